@@ -1,0 +1,59 @@
+//! Where files live. One root, so that a second installation, or a test, is a matter of one option.
+
+use std::path::{Path, PathBuf};
+
+/// The directories of one installation, all under one root (`/` unless told otherwise).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paths {
+    root: PathBuf,
+}
+
+impl Default for Paths {
+    fn default() -> Self {
+        Self::under("/")
+    }
+}
+
+impl Paths {
+    /// The directories under `root`.
+    #[must_use]
+    pub fn under(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The root itself.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// `etc/stillpoint`: configuration, owned by root.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.root.join("etc/stillpoint")
+    }
+
+    /// `etc/stillpoint/hooks.d`: one grant file for each hook.
+    #[must_use]
+    pub fn grants(&self) -> PathBuf {
+        self.config().join("hooks.d")
+    }
+
+    /// `var/lib/stillpoint/hooks`: installed components, `<sha256>.wasm` and `<sha256>.json`.
+    #[must_use]
+    pub fn hooks(&self) -> PathBuf {
+        self.root.join("var/lib/stillpoint/hooks")
+    }
+
+    /// `var/cache/stillpoint`: images compiled here, never accepted from outside.
+    #[must_use]
+    pub fn images(&self) -> PathBuf {
+        self.root.join("var/cache/stillpoint")
+    }
+
+    /// `run/stillpoint`: lock and journal; on tmpfs, because it is written while others are frozen.
+    #[must_use]
+    pub fn run(&self) -> PathBuf {
+        self.root.join("run/stillpoint")
+    }
+}
