@@ -46,6 +46,8 @@ pub enum ReasonCode {
     HookNotApplicable,
     /// A hook said itself that it reached less than `application`.
     HookLowered,
+    /// A hook's data lies outside the snapshot.
+    DataNotInSnapshot,
     /// A hook could not prove after the thaw that it was still quiesced.
     NotConfirmed,
     /// A file system on a disk of the snapshot is of a type that cannot be frozen.
@@ -76,6 +78,7 @@ impl ReasonCode {
             ReasonCode::HookFailed => "hook-failed",
             ReasonCode::HookNotApplicable => "hook-not-applicable",
             ReasonCode::HookLowered => "hook-lowered",
+            ReasonCode::DataNotInSnapshot => "data-not-in-snapshot",
             ReasonCode::NotConfirmed => "not-confirmed",
             ReasonCode::NotFreezable => "not-freezable",
             ReasonCode::DiskExcluded => "disk-excluded",
@@ -99,6 +102,9 @@ pub struct Reason {
     pub code: ReasonCode,
     /// What happened, for people: names the hook, path or file system.
     pub detail: String,
+    /// The provider's ids of the disks that it concerns; empty: all of them.
+    #[serde(default)]
+    pub disks: Vec<String>,
 }
 
 impl fmt::Display for Reason {
@@ -111,4 +117,13 @@ impl fmt::Display for Reason {
 #[must_use]
 pub fn level_after(reasons: &[Reason]) -> Level {
     reasons.iter().map(|reason| reason.limits_to).min().unwrap_or(Level::Application)
+}
+
+/// The level of one disk: the lowest limit of the reasons that concern it.
+#[must_use]
+pub fn level_of_disk(reasons: &[Reason], disk: &str) -> Level {
+    let concerns = |reason: &&Reason| {
+        reason.disks.is_empty() || reason.disks.iter().any(|other| other == disk)
+    };
+    reasons.iter().filter(concerns).map(|r| r.limits_to).min().unwrap_or(Level::Application)
 }

@@ -1,1 +1,4 @@
-//! To be written.
+//! What commands print: a tree of steps with times for people, one JSON document for programs.
+
+pub mod human;
+pub mod json;

@@ -1,1 +1,120 @@
-//! To be written.
+//! **prepare → quiesce → freeze → snapshot → thaw → release; whatever happens, what was done is
+//! undone in reverse, and the file systems run again.**
+//!
+//! ```text
+//! Planned ─prepare─▶ Prepared ─rehearse─▶ Rehearsed ─quiesce─▶ Quiesced ─freeze─▶ Frozen
+//!                                                                                   │ snapshot
+//! Report ◀─settle─ Released ◀──────────release────────── Thawed ◀─thaw─ Snapshotted ◀┘
+//! ```
+//!
+//! Each phase is a type that owns what is held in it; its exit is a move. Where an exit fails, the
+//! phase has undone what it holds, and only that, before the [`Failure`] is returned.
+
+mod events;
+mod failure;
+mod frozen;
+mod hooks;
+mod prepared;
+mod quiesced;
+mod request;
+mod thawed;
+
+pub use events::{Event, Observer, Silent, Step};
+pub use failure::{Cause, Failure, MachineState, SnapshotState};
+pub use hooks::{OnFailure, PlannedHook};
+pub use prepared::{Planned, Prepared, Rehearsed};
+pub use quiesced::Quiesced;
+pub use frozen::{Frozen, Snapshotted};
+pub use request::{Cancel, Canceller, Request};
+pub use thawed::{Released, Report, Thawed};
+
+use crate::consistency::{Level, Reason, level_after};
+use crate::hook::Outcome;
+use crate::journal::RunLock;
+
+use self::events::Recorder;
+use self::hooks::HookSet;
+
+/// The story. Takes a snapshot, or fails with everything undone.
+///
+/// # Errors
+/// A [`Failure`] says in which step, why, what could not be undone, and the state the machine is in.
+pub async fn run(request: Request) -> Result<Report, Failure> {
+    Planned::new(request)
+        .await?
+        .prepare()
+        .await?
+        .rehearse()
+        .await?
+        .quiesce()
+        .await?
+        .freeze()
+        .await?
+        .snapshot()
+        .await?
+        .thaw()
+        .await?
+        .release()
+        .await
+        .settle()
+        .await
+}
+
+/// What every phase carries along.
+#[derive(Debug)]
+struct Run {
+    request: Request,
+    recorder: Recorder,
+    reasons: Vec<Reason>,
+    /// Held until the run is over: a second run is refused meanwhile.
+    lock: RunLock,
+    /// The level required, as long as the run can still stop without a snapshot.
+    started: jiff::Timestamp,
+}
+
+impl Run {
+    fn fail(self, during: Step, cause: impl Into<Cause>, state: MachineState) -> Failure {
+        Failure {
+            during,
+            cause: cause.into(),
+            undo_failures: Vec::new(),
+            state,
+            steps: self.recorder.steps().to_vec(),
+            warnings: self.recorder.warnings().to_vec(),
+        }
+    }
+
+    /// Fails early when what is known already excludes the level that is required.
+    fn check_level(&self) -> Result<(), Cause> {
+        let level = level_after(&self.reasons);
+        match self.request.require {
+            Some(required) if level < required => {
+                Err(Cause::LevelNotReached { required, level, reasons: self.reasons.clone() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_cancelled(&self) -> Result<(), Cause> {
+        if self.request.cancel.is_cancelled() { Err(Cause::Cancelled) } else { Ok(()) }
+    }
+
+    fn limit(&mut self, limits_to: Level, code: crate::consistency::ReasonCode, detail: String, disks: Vec<String>) {
+        self.reasons.push(Reason { limits_to, code, detail, disks });
+    }
+
+    /// Releases every hook that was asked to quiesce, finishes all, and says what came of it.
+    async fn release_hooks(&mut self, hooks: &mut HookSet, outcome: Outcome) -> MachineState {
+        let attempted = hooks.attempted();
+        let budget = self.request.deadlines.release;
+        let not_released = hooks.release(outcome, budget, &mut self.recorder).await;
+        if not_released.is_empty() {
+            self.lock.hooks_finished();
+        }
+        MachineState {
+            released: attempted.saturating_sub(not_released.len()),
+            not_released,
+            ..MachineState::default()
+        }
+    }
+}

@@ -1,0 +1,49 @@
+# The two commands of the README are `make demo` and `make test`. Each does all the set-up it needs.
+
+SHELL := /bin/bash
+BIN   := target/release/stillpoint
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench lint unit suites build hooks setup-% deny install clean-lab
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: setup-demo hooks build ## A live MariaDB, a real snapshot, a restore, and the proof
+	target/release/demo
+
+test: setup-test lint hooks unit suites ## Everything that must pass before something lands
+
+bench: setup-bench hooks build ## Windows, holds and stalls against the alternatives, in one run
+	target/release/bench
+
+lint: ## Formatting and lints
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+unit: hooks ## Unit and integration tests of the crates
+	cargo build -p stillpoint
+	cargo test --workspace --exclude stillpoint-tests
+
+suites: hooks ## The main job, faults and bad input, on real servers and file systems
+	cargo build -p stillpoint
+	STILLPOINT_BIN=$(CURDIR)/target/debug/stillpoint cargo test -p stillpoint-tests -- --test-threads=1 --nocapture
+
+build:
+	cargo build --release -p stillpoint -p stillpoint-tests --bins
+
+hooks: ## The first-party hooks, as components in target/hooks
+	scripts/build-hooks
+
+deny: ## Licences, sources and duplicates of dependencies
+	command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
+	cargo deny check bans licenses sources
+
+install: build hooks ## Into /usr/local
+	install -m 755 $(BIN) /usr/local/bin/stillpoint
+	install -d /usr/local/share/man/man1 /usr/local/share/stillpoint/hooks
+	$(BIN) man >/usr/local/share/man/man1/stillpoint.1
+	install -m 644 target/hooks/*.wasm /usr/local/share/stillpoint/hooks/
+
+setup-%:
+	@scripts/setup $*

@@ -1,0 +1,170 @@
+//! Arguments exactly as they are typed. What they mean is decided in the commands.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use stillpoint::consistency::Level;
+
+/// Application-consistent snapshots of this machine:
+/// prepare → quiesce → freeze → snapshot → thaw → release;
+/// whatever happens, what was done is undone in reverse, and the file systems run again.
+#[derive(Debug, Parser)]
+#[command(name = "stillpoint", version, max_term_width = 100, after_help = EXIT_CODES)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done; 1 a condition is not met; 2 parameters or configuration; 3 no usable disk;
+4 snapshot not created; 5 state of the group; 6 provider too late; 7 state of a member;
+8 tags or manifest; 9 pre-freeze hook or script; 10 post-thaw hook or script; 11 cannot freeze;
+12 cannot thaw; 13 no role; 14 quota; 15 state of a snapshot; 16 another run is in progress;
+255 unknown. Every error says the state the machine is in and what to do next.";
+
+#[derive(Debug, Args)]
+pub struct Global {
+    /// Directory that stands for / in the paths of configuration, hooks, cache and run files
+    #[arg(long, global = true, default_value = "/", value_name = "DIR")]
+    pub root: PathBuf,
+    /// Print one JSON document on standard output
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Print no progress
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    /// More in the log on standard error (-v: debug, -vv: trace)
+    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Take a snapshot
+    Snapshot(Snapshot),
+    /// Say what a snapshot would freeze, in which order, what it would skip and why; touch nothing
+    Plan(Scope),
+    /// Show which file systems are frozen, without touching them
+    Status,
+    /// Thaw what is ours, by the journal; with paths, thaw those, whoever froze them
+    Thaw(Thaw),
+    /// Clean up after a run that died: thaw what is ours, put settings back
+    Recover,
+    /// List the snapshots there are
+    List,
+    /// Attach a writable copy of each disk of a snapshot; the snapshot itself is never written to
+    Restore(Group),
+    /// Detach the copies of a snapshot and delete them
+    Detach(Group),
+    /// Delete a snapshot with all its members
+    Delete(Group),
+    /// Install, grant, list, inspect and remove hooks
+    #[command(subcommand)]
+    Hook(HookCommand),
+    /// Print a completion script for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, in roff
+    Man,
+}
+
+#[derive(Debug, Args)]
+pub struct Snapshot {
+    /// Name of the snapshot
+    #[arg(long, short, default_value = "stillpoint", value_name = "NAME")]
+    pub name: String,
+    /// Free text that is kept with it
+    #[arg(long, default_value = "", value_name = "TEXT")]
+    pub description: String,
+    /// Fail, and leave no snapshot, rather than reach less than this level
+    #[arg(long, value_enum, value_name = "LEVEL")]
+    pub require: Option<RequiredLevel>,
+    #[command(flatten)]
+    pub scope: Scope,
+}
+
+#[derive(Debug, Args)]
+pub struct Scope {
+    /// Only the disks under this mount point (repeat for more)
+    #[arg(long = "mount", value_name = "DIR")]
+    pub mounts: Vec<PathBuf>,
+    /// Only this disk: the provider's id, or a device node (repeat for more)
+    #[arg(long = "disk", value_name = "DISK")]
+    pub disks: Vec<String>,
+    /// Not this disk; file systems on it are not frozen (repeat for more)
+    #[arg(long = "exclude-disk", value_name = "DISK")]
+    pub exclude_disks: Vec<String>,
+    /// Do not freeze file systems; the level is then crash
+    #[arg(long)]
+    pub no_freeze: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum RequiredLevel {
+    /// As after a power cut
+    Crash,
+    /// File systems frozen
+    FileSystem,
+    /// Applications quiesced and file systems frozen
+    Application,
+}
+
+impl From<RequiredLevel> for Level {
+    fn from(level: RequiredLevel) -> Self {
+        match level {
+            RequiredLevel::Crash => Level::Crash,
+            RequiredLevel::FileSystem => Level::FileSystem,
+            RequiredLevel::Application => Level::Application,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct Thaw {
+    /// Mount points to thaw, whoever froze them; none: what is ours, by the journal
+    #[arg(value_name = "DIR")]
+    pub mounts: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Group {
+    /// Id of the snapshot, as `stillpoint list` shows it
+    #[arg(value_name = "SNAPSHOT")]
+    pub id: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum HookCommand {
+    /// Check a component, compile it here, and keep it
+    Install {
+        /// The component, a .wasm file
+        file: PathBuf,
+    },
+    /// Print a ready grant file with all that a hook asks for, and why
+    Grant {
+        /// Name or digest of an installed hook
+        hook: String,
+        /// Write it to hooks.d instead of printing it: grants everything that the hook asks for
+        #[arg(long)]
+        accept: bool,
+        /// Where the hook's connection goes: NAME=CONNECTION of connections.toml (repeat for more)
+        #[arg(long = "connection", value_name = "NAME=CONNECTION")]
+        connections: Vec<String>,
+    },
+    /// List installed hooks
+    List,
+    /// Show what a hook is, asks for, and is granted
+    Inspect {
+        /// Name or digest of an installed hook, or a .wasm file
+        hook: String,
+    },
+    /// Remove an installed hook
+    Remove {
+        /// Name or digest
+        hook: String,
+    },
+}

@@ -1,0 +1,108 @@
+//! The command line: a thin user of the library's public API.
+
+mod args;
+mod generate;
+mod groups;
+mod hooks;
+mod plan;
+mod progress;
+mod setup;
+mod snapshot;
+mod status;
+
+use std::io::Write as _;
+
+use clap::Parser;
+use stillpoint::exit_code::ExitCode;
+use stillpoint::output::{human, json::FailureDocument};
+use stillpoint::paths::Paths;
+
+use args::{Cli, Command, Global};
+
+/// An error that ends a command before it did anything, with its exit code and the next step.
+#[derive(Debug)]
+pub struct CommandError {
+    exit_code: ExitCode,
+    error: anyhow::Error,
+    hint: Option<String>,
+}
+
+type Outcome = Result<ExitCode, CommandError>;
+
+impl CommandError {
+    fn new(exit_code: ExitCode, error: impl Into<anyhow::Error>) -> Self {
+        Self { exit_code, error: error.into(), hint: None }
+    }
+
+    fn hint(mut self, hint: impl Into<Option<String>>) -> Self {
+        self.hint = hint.into();
+        self
+    }
+}
+
+/// Parses, runs the command, prints what went wrong, and says how the process ends.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::Parameters } else { ExitCode::Ok };
+        }
+    };
+    let _log = setup::log(cli.global.verbose);
+    match run(&cli) {
+        Ok(code) => code,
+        Err(error) => tell(&cli.global, &error),
+    }
+}
+
+fn run(cli: &Cli) -> Outcome {
+    let global = &cli.global;
+    match &cli.command {
+        Command::Completions { shell } => return generate::completions(*shell),
+        Command::Man => return generate::man(),
+        _ => setup::require_root()?,
+    }
+    let paths = Paths::under(&global.root);
+    match &cli.command {
+        Command::Snapshot(args) => snapshot::run(global, &paths, args),
+        Command::Plan(scope) => plan::run(global, &paths, scope),
+        Command::Status => status::status(global, &paths),
+        Command::Thaw(args) => status::thaw(global, &paths, args),
+        Command::Recover => status::recover(global, &paths),
+        Command::List => groups::list(global, &paths),
+        Command::Restore(group) => groups::restore(global, &paths, &group.id),
+        Command::Detach(group) => groups::detach(global, &paths, &group.id),
+        Command::Delete(group) => groups::delete(global, &paths, &group.id),
+        Command::Hook(command) => hooks::run(global, &paths, command),
+        Command::Completions { .. } | Command::Man => Ok(ExitCode::Ok),
+    }
+}
+
+fn tell(global: &Global, error: &CommandError) -> ExitCode {
+    if global.json {
+        let document = FailureDocument::new(error.exit_code, error.error.as_ref(), error.hint.clone());
+        print_json(&document);
+    } else {
+        let mut out = std::io::stderr();
+        let _ = writeln!(out, "error: {}", error.error);
+        let _ = write!(out, "{}", human::causes(error.error.as_ref().source()));
+        let _ = writeln!(out, "state: file systems running, nothing was touched");
+        if let Some(hint) = &error.hint {
+            let _ = writeln!(out, "hint: {hint}");
+        }
+    }
+    error.exit_code
+}
+
+/// One document on standard output.
+fn print_json(document: &impl serde::Serialize) {
+    let mut out = std::io::stdout().lock();
+    let _ = serde_json::to_writer_pretty(&mut out, document);
+    let _ = writeln!(out);
+}
+
+/// Text on standard output; a closed pipe is not an error.
+fn print(text: &str) {
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+}

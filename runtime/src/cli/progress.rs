@@ -1,0 +1,86 @@
+//! Progress on a terminal: the tree grows as steps end, a spinner shows the one that runs.
+//!
+//! A run tells its events while applications are locked: the run's side only puts them into a
+//! channel; a thread of its own prints, and may block on a slow terminal without harm.
+
+use std::collections::HashMap;
+use std::io::{IsTerminal, Write as _};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use stillpoint::manifest::StepRecord;
+use stillpoint::output::human;
+use stillpoint::sequence::{Event, Observer};
+
+/// The run's side: never blocks.
+#[derive(Debug)]
+pub struct Tree(Sender<Event>);
+
+impl Observer for Tree {
+    fn event(&self, event: Event) {
+        // Nobody listens any more: nothing to tell.
+        let _ = self.0.send(event);
+    }
+}
+
+/// The printing side. Ends when the run's side is gone.
+#[derive(Debug)]
+pub struct Printer(JoinHandle<()>);
+
+impl Printer {
+    /// Starts to print the tree of a run called `title`.
+    pub fn start(title: String) -> (Tree, Self) {
+        let (sender, receiver) = channel();
+        (Tree(sender), Self(std::thread::spawn(move || print_all(&title, &receiver))))
+    }
+
+    /// Waits until everything is printed.
+    pub fn finish(self) {
+        let _ = self.0.join();
+    }
+}
+
+fn print_all(title: &str, events: &Receiver<Event>) {
+    let spinner = spinner();
+    let mut parts: HashMap<String, Vec<StepRecord>> = HashMap::new();
+    say(&spinner, title);
+    while let Ok(event) = events.recv() {
+        match event {
+            Event::Began { step, .. } => spinner.set_message(step.to_string()),
+            Event::Ended(record) if record.subject.is_some() => {
+                parts.entry(record.step.clone()).or_default().push(record);
+            }
+            Event::Ended(record) => {
+                let parts = parts.remove(&record.step).unwrap_or_default();
+                for line in human::step_lines(&record, &parts) {
+                    say(&spinner, &line);
+                }
+            }
+            Event::Warning(_) => {}
+        }
+    }
+    spinner.finish_and_clear();
+}
+
+fn spinner() -> ProgressBar {
+    let target = if std::io::stderr().is_terminal() && std::io::stdout().is_terminal() {
+        ProgressDrawTarget::stderr()
+    } else {
+        ProgressDrawTarget::hidden()
+    };
+    let spinner = ProgressBar::with_draw_target(None, target);
+    if let Ok(style) = ProgressStyle::with_template("├─ {msg} {spinner}") {
+        spinner.set_style(style);
+    }
+    spinner.enable_steady_tick(Duration::from_millis(100));
+    spinner
+}
+
+fn say(spinner: &ProgressBar, line: &str) {
+    spinner.suspend(|| {
+        let mut out = std::io::stdout();
+        let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+    });
+}

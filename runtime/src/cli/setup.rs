@@ -1,0 +1,100 @@
+//! From arguments and configuration to what the library wants.
+
+use std::sync::Arc;
+
+use stillpoint::config::{Config, ConfigError, ProviderKind};
+use stillpoint::exit_code::ExitCode;
+use stillpoint::paths::Paths;
+use stillpoint::plan::Scope;
+use stillpoint::provider::Provider;
+use stillpoint::provider::reflink::{ReflinkConfig, ReflinkProvider};
+
+use super::args;
+use super::{CommandError, Outcome};
+
+/// Freezing, and everything around it, needs root; saying so at once is better than failing late.
+pub fn require_root() -> Result<(), CommandError> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    Err(CommandError::new(
+        ExitCode::Precondition,
+        anyhow::anyhow!("stillpoint must run as root: it freezes file systems"),
+    )
+    .hint("run it with sudo".to_owned()))
+}
+
+/// The log on standard error, written by a thread of its own: a full pipe, or a terminal on a
+/// frozen file system, must not hold the run. Lines that do not fit are dropped.
+pub fn log(verbose: u8) -> impl Drop {
+    let level = match verbose {
+        0 => "warn",
+        1 => "stillpoint=debug,warn",
+        _ => "stillpoint=trace,info",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("STILLPOINT_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    let (writer, worker) = tracing_appender::non_blocking::NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(4096)
+        .finish(std::io::stderr());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).init();
+    worker
+}
+
+/// `stillpoint.toml`, or its defaults.
+pub fn config(paths: &Paths) -> Result<Config, CommandError> {
+    Config::load(paths).map_err(config_error)
+}
+
+pub fn config_error(error: ConfigError) -> CommandError {
+    let hint = error.hint();
+    CommandError::new(ExitCode::Parameters, error).hint(hint)
+}
+
+/// The provider that the configuration names.
+pub fn provider(config: &Config) -> Arc<dyn Provider> {
+    match config.provider.kind {
+        ProviderKind::Reflink => Arc::new(ReflinkProvider::new(ReflinkConfig {
+            directory: config.provider.reflink.directory.clone(),
+        })),
+    }
+}
+
+/// What the arguments say, else what the configuration says.
+pub fn scope(config: &Config, args: &args::Scope) -> Scope {
+    let snapshot = &config.snapshot;
+    let narrowed = !args.mounts.is_empty() || !args.disks.is_empty();
+    let (mounts, disks) = if narrowed {
+        (args.mounts.clone(), args.disks.clone())
+    } else {
+        (snapshot.mounts.clone(), snapshot.disks.clone())
+    };
+    let mut exclude_disks = snapshot.exclude_disks.clone();
+    exclude_disks.extend(args.exclude_disks.iter().cloned());
+    Scope {
+        mounts,
+        disks,
+        exclude_disks,
+        accept_unfrozen: snapshot.accept_unfrozen.clone(),
+        freeze: snapshot.freeze && !args.no_freeze,
+        protected: Vec::new(),
+    }
+}
+
+/// The async runtime that commands run in: few threads, made before anything is held.
+pub fn block_on<T>(future: impl Future<Output = T>) -> Result<T, CommandError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| CommandError::new(ExitCode::Unknown, error))?;
+    let output = runtime.block_on(future);
+    // A thread that hangs in the kernel must not keep the command from ending.
+    runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+    Ok(output)
+}
+
+pub fn ok() -> Outcome {
+    Ok(ExitCode::Ok)
+}

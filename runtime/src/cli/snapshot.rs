@@ -1,0 +1,92 @@
+//! `stillpoint snapshot`.
+
+use std::sync::Arc;
+
+use stillpoint::config::Config;
+use stillpoint::exit_code::ExitCode;
+use stillpoint::output::human;
+use stillpoint::output::json::RunDocument;
+use stillpoint::paths::Paths;
+use stillpoint::sequence::{self, Canceller, Failure, Report, Request};
+
+use super::args::{Global, Snapshot};
+use super::progress::Printer;
+use super::{CommandError, Outcome, hooks, print, print_json, setup};
+
+/// Takes a snapshot.
+pub fn run(global: &Global, paths: &Paths, args: &Snapshot) -> Outcome {
+    let config = setup::config(paths)?;
+    setup::block_on(async {
+        let mut request = request(paths, &config, args).await?;
+        let printer = (!global.json && !global.quiet).then(|| {
+            let (tree, printer) = Printer::start(format!("stillpoint snapshot {}", args.name));
+            request.observer = Arc::new(tree);
+            printer
+        });
+        let result = sequence::run(request).await;
+        if let Some(printer) = printer {
+            printer.finish();
+        }
+        Ok(tell(global, &result))
+    })?
+}
+
+async fn request(
+    paths: &Paths,
+    config: &Config,
+    args: &Snapshot,
+) -> Result<Request, CommandError> {
+    let (canceller, cancel) = Canceller::new();
+    let mut request = Request::new(&args.name, setup::provider(config));
+    request.description.clone_from(&args.description);
+    request.scope = setup::scope(config, &args.scope);
+    request.require = args.require.map(Into::into).or(config.snapshot.require);
+    request.deadlines = config.deadlines;
+    request.expedite_rcu = config.snapshot.expedite_rcu;
+    request.keep_warm = config.snapshot.keep_warm;
+    request.run_dir = paths.run();
+    request.cancel = cancel;
+    let loaded = hooks::load(paths, config, &request).await?;
+    request.hooks = loaded.hooks;
+    request.reasons = loaded.reasons;
+    stop_on_signals(canceller)?;
+    Ok(request)
+}
+
+/// SIGINT, SIGTERM and SIGHUP ask the run to stop; it undoes what it did and ends by itself.
+fn stop_on_signals(canceller: Canceller) -> Result<(), CommandError> {
+    use tokio::signal::unix::{SignalKind, signal};
+    for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
+        let mut signals =
+            signal(kind).map_err(|error| CommandError::new(ExitCode::Unknown, error))?;
+        let canceller = canceller.clone();
+        tokio::spawn(async move {
+            while signals.recv().await.is_some() {
+                canceller.cancel();
+            }
+        });
+    }
+    Ok(())
+}
+
+fn tell(global: &Global, result: &Result<Report, Failure>) -> ExitCode {
+    match result {
+        Ok(report) => {
+            if global.json {
+                print_json(&RunDocument::from(report));
+            } else {
+                print(&human::report(report));
+            }
+            report.exit_code
+        }
+        Err(failure) => {
+            if global.json {
+                print_json(&RunDocument::from(failure));
+            } else {
+                use std::io::Write as _;
+                let _ = std::io::stderr().write_all(human::failure(failure).as_bytes());
+            }
+            failure.exit_code()
+        }
+    }
+}

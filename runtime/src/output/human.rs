@@ -1,0 +1,229 @@
+//! Text for people. Plain characters without colour: it is pasted into tickets.
+
+use std::fmt::Write as _;
+
+use crate::consistency::Level;
+use crate::freeze::{FrozenState, StatusLine};
+use crate::manifest::{Manifest, MetadataValue, StepRecord, StepResult};
+use crate::plan::{Plan, SkipReason};
+use crate::sequence::{Failure, Report};
+
+/// A duration with three significant digits: `1.82 ms`, `640 µs`, `12.4 s`.
+#[must_use]
+pub fn duration(ns: u64) -> String {
+    let (value, unit) = match ns {
+        0..1_000_000 => (to_f64(ns) / 1e3, "µs"),
+        1_000_000..1_000_000_000 => (to_f64(ns) / 1e6, "ms"),
+        _ => (to_f64(ns) / 1e9, "s"),
+    };
+    let decimals = match value {
+        v if v < 10.0 => 2,
+        v if v < 100.0 => 1,
+        _ => 0,
+    };
+    format!("{value:.decimals$} {unit}")
+}
+
+#[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+fn to_f64(ns: u64) -> f64 {
+    ns as f64
+}
+
+/// One step and its parts, as lines of the tree.
+#[must_use]
+pub fn step_lines(step: &StepRecord, parts: &[StepRecord]) -> Vec<String> {
+    let mut lines = vec![line("├─ ", 0, &step.step, step)];
+    for (i, part) in parts.iter().enumerate() {
+        let branch = if i + 1 == parts.len() { "│  └─ " } else { "│  ├─ " };
+        let subject = part.subject.as_deref().unwrap_or(&part.step);
+        lines.push(line(branch, 3, subject, part));
+    }
+    lines
+}
+
+fn line(branch: &str, indent: usize, label: &str, step: &StepRecord) -> String {
+    let mark = match step.result {
+        StepResult::Done | StepResult::Undone => "",
+        StepResult::Failed => "FAILED ",
+        StepResult::UndoFailed => "RELEASE FAILED ",
+        StepResult::Skipped => "skipped ",
+    };
+    let took = duration(step.ended_ns.saturating_sub(step.began_ns));
+    let detail = step.detail.as_deref().unwrap_or_default();
+    let width = 12_usize.saturating_sub(indent);
+    format!("{branch}{label:<width$} {took:>9}  {mark}{detail}").trim_end().to_owned()
+}
+
+/// The end of a run that made a snapshot.
+#[must_use]
+pub fn report(report: &Report) -> String {
+    let manifest = &report.manifest;
+    let timings = &manifest.timings;
+    let mut out = format!("└─ level: {}\n", manifest.level);
+    for reason in &manifest.reasons {
+        let _ = writeln!(out, "   why not higher: {reason}");
+    }
+    let _ = write!(
+        out,
+        "\nsnapshot {}\n  window {} (of which provider {})",
+        manifest.group,
+        duration(timings.window_ns),
+        duration(timings.provider_ns),
+    );
+    if let Some(hold) = timings.hold_ns {
+        let _ = write!(out, ", hold {}", duration(hold));
+    }
+    let _ = writeln!(out, ", whole run {}", duration(timings.total_ns));
+    for hook in &manifest.hooks {
+        for entry in &hook.metadata {
+            let _ = writeln!(out, "  {}: {} = {}", hook.name, entry.key, value(&entry.value));
+        }
+    }
+    for warning in &manifest.warnings {
+        let _ = writeln!(out, "warning: {warning}");
+    }
+    for problem in &report.problems {
+        let _ = writeln!(out, "problem: {problem}");
+    }
+    let _ = writeln!(out, "state: {}", report.state);
+    out
+}
+
+fn value(value: &MetadataValue) -> String {
+    match value {
+        MetadataValue::Text(text) | MetadataValue::Bytes(text) => text.clone(),
+        MetadataValue::Integer(number) => number.to_string(),
+        MetadataValue::Boolean(yes) => yes.to_string(),
+    }
+}
+
+/// A run that failed: what, why, the state the machine is in, the next step.
+#[must_use]
+pub fn failure(failure: &Failure) -> String {
+    let mut out = String::new();
+    let _ = writeln!(out, "error: {}: {}", failure.during, failure.cause);
+    out.push_str(&causes(std::error::Error::source(&failure.cause)));
+    for undo in &failure.undo_failures {
+        let _ = writeln!(out, "could not be undone: {undo}");
+    }
+    for warning in &failure.warnings {
+        let _ = writeln!(out, "warning: {warning}");
+    }
+    let _ = writeln!(out, "state: {}", failure.state);
+    if let Some(hint) = failure.hint() {
+        let _ = writeln!(out, "hint: {hint}");
+    }
+    out
+}
+
+/// A chain of causes, one line each.
+#[must_use]
+pub fn causes(mut cause: Option<&(dyn std::error::Error + 'static)>) -> String {
+    let mut out = String::new();
+    while let Some(error) = cause {
+        let _ = writeln!(out, "  because: {error}");
+        cause = error.source();
+    }
+    out
+}
+
+/// What would be frozen, in which order, what is skipped and why, and what level that can reach.
+#[must_use]
+pub fn plan(plan: &Plan, hooks: &[String], level: Level) -> String {
+    let mut out = String::from("disks in the snapshot:\n");
+    for disk in &plan.disks {
+        let _ = writeln!(out, "  {}  {}", disk.node.display(), disk.id);
+    }
+    out.push_str("quiesced first, released last:\n");
+    if hooks.is_empty() {
+        out.push_str("  nothing: no hook is configured and no scripts are there\n");
+    }
+    for hook in hooks {
+        let _ = writeln!(out, "  {hook}");
+    }
+    out.push_str("frozen, in this order (a wave at a time, all of a wave at once):\n");
+    if plan.file_systems.is_empty() {
+        out.push_str("  nothing\n");
+    }
+    for fs in &plan.file_systems {
+        let _ = write!(out, "  wave {}  {} ({} on {})", fs.wave, fs.mount_point.display(), fs.fs_type, fs.source);
+        if !fs.other_mounts.is_empty() {
+            let others: Vec<_> = fs.other_mounts.iter().map(|m| m.display().to_string()).collect();
+            let _ = write!(out, ", and with it {}", others.join(", "));
+        }
+        out.push('\n');
+    }
+    out.push_str(&skipped(plan));
+    let _ = writeln!(out, "level that this can reach: {level}");
+    for reason in &plan.reasons {
+        let _ = writeln!(out, "  why not higher: {reason}");
+    }
+    for warning in plan.disks.iter().flat_map(|disk| &disk.warnings) {
+        let _ = writeln!(out, "warning: {warning}");
+    }
+    out
+}
+
+fn skipped(plan: &Plan) -> String {
+    let (virtual_ones, others): (Vec<_>, Vec<_>) =
+        plan.skipped.iter().partition(|skipped| skipped.reason == SkipReason::NoBlockDevice);
+    let mut out = String::from("left alone:\n");
+    for skipped in &others {
+        let _ = writeln!(
+            out,
+            "  {} ({}): {}",
+            skipped.mount_point.display(),
+            skipped.fs_type,
+            skipped.reason
+        );
+    }
+    if !virtual_ones.is_empty() {
+        let mut types: Vec<_> = virtual_ones.iter().map(|s| s.fs_type.as_str()).collect();
+        types.sort_unstable();
+        types.dedup();
+        let _ = writeln!(
+            out,
+            "  {} mounts without a block device ({})",
+            virtual_ones.len(),
+            types.join(", ")
+        );
+    }
+    if plan.skipped.is_empty() {
+        out.push_str("  nothing\n");
+    }
+    out
+}
+
+/// Which file systems are frozen.
+#[must_use]
+pub fn status(lines: &[StatusLine]) -> String {
+    let mut out = String::new();
+    for line in lines {
+        let state = match &line.state {
+            FrozenState::Running => "running",
+            FrozenState::Frozen => "FROZEN",
+            FrozenState::Unknown => "unknown",
+        };
+        let ours = if line.ours { " (by us)" } else { "" };
+        let _ = write!(out, "{state:<8} {} ({}){ours}", line.mount_point.display(), line.fs_type);
+        if let Some(detail) = &line.detail {
+            let _ = write!(out, ": {detail}");
+        }
+        out.push('\n');
+    }
+    out
+}
+
+/// One group, as a line of a list.
+#[must_use]
+pub fn group_line(id: &str, manifest: Option<&Manifest>, members: usize) -> String {
+    match manifest {
+        Some(manifest) => format!(
+            "{id}  {:<11}  {}  {members} disks  {}",
+            manifest.level.to_string(),
+            manifest.started,
+            manifest.name
+        ),
+        None => format!("{id}  incomplete: it has no manifest, the run did not end well"),
+    }
+}

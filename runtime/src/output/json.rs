@@ -1,0 +1,139 @@
+//! One JSON document per command. The schema is checked in as `docs/output.schema.json`.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::consistency::Level;
+use crate::exit_code::ExitCode;
+use crate::manifest::{Manifest, StepRecord};
+use crate::plan::Plan;
+use crate::sequence::{Failure, Report};
+
+/// The version of these documents' form. Grows when a reader must change.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// What `stillpoint snapshot --json` prints.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RunDocument {
+    /// See [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// The exit status of the process.
+    pub exit_code: u8,
+    /// The level reached; absent if no snapshot was made.
+    pub level: Option<Level>,
+    /// The state the machine is in now, in words.
+    pub state: String,
+    /// What went wrong, if anything.
+    pub error: Option<ErrorDocument>,
+    /// What went wrong after the snapshot without making it unusable.
+    pub problems: Vec<String>,
+    /// Every step with its times, if no manifest was written.
+    pub steps: Vec<StepRecord>,
+    /// What was done; absent if no snapshot was made.
+    pub manifest: Option<Manifest>,
+}
+
+/// What went wrong.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ErrorDocument {
+    /// In which step, if in one.
+    pub during: Option<String>,
+    /// What failed.
+    pub message: String,
+    /// The chain of causes.
+    pub causes: Vec<String>,
+    /// What to do next.
+    pub hint: Option<String>,
+}
+
+/// What any command prints with `--json` if it fails before it did anything.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FailureDocument {
+    /// See [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// The exit status of the process.
+    pub exit_code: u8,
+    /// The state the machine is in now, in words.
+    pub state: String,
+    /// What went wrong.
+    pub error: ErrorDocument,
+}
+
+/// What `stillpoint plan --json` prints.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PlanDocument {
+    /// See [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// The level that the run can reach.
+    pub level: Level,
+    /// What would be frozen, what is left alone, what limits the level.
+    pub plan: Plan,
+    /// What would be quiesced, in order.
+    pub hooks: Vec<String>,
+}
+
+impl From<&Report> for RunDocument {
+    fn from(report: &Report) -> Self {
+        Self {
+            schema_version: SCHEMA_VERSION,
+            exit_code: report.exit_code as u8,
+            level: Some(report.manifest.level),
+            state: report.state.to_string(),
+            error: None,
+            problems: report.problems.clone(),
+            steps: Vec::new(),
+            manifest: Some(report.manifest.clone()),
+        }
+    }
+}
+
+impl From<&Failure> for RunDocument {
+    fn from(failure: &Failure) -> Self {
+        Self {
+            schema_version: SCHEMA_VERSION,
+            exit_code: failure.exit_code() as u8,
+            level: None,
+            state: failure.state.to_string(),
+            error: Some(ErrorDocument {
+                during: Some(failure.during.to_string()),
+                message: failure.cause.to_string(),
+                causes: chain(std::error::Error::source(&failure.cause)),
+                hint: failure.hint(),
+            }),
+            problems: failure.undo_failures.clone(),
+            steps: failure.steps.clone(),
+            manifest: None,
+        }
+    }
+}
+
+impl FailureDocument {
+    /// For an error outside a run.
+    #[must_use]
+    pub fn new(exit_code: ExitCode, error: &dyn std::error::Error, hint: Option<String>) -> Self {
+        Self {
+            schema_version: SCHEMA_VERSION,
+            exit_code: exit_code as u8,
+            state: "file systems running, nothing was touched".into(),
+            error: ErrorDocument {
+                during: None,
+                message: error.to_string(),
+                causes: chain(error.source()),
+                hint,
+            },
+        }
+    }
+}
+
+fn chain(mut cause: Option<&(dyn std::error::Error + 'static)>) -> Vec<String> {
+    let mut chain = Vec::new();
+    while let Some(error) = cause {
+        chain.push(error.to_string());
+        cause = error.source();
+    }
+    chain
+}

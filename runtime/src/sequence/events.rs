@@ -1,0 +1,188 @@
+//! What a run tells while it goes: for a terminal, a log, a test.
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::manifest::{StepRecord, StepResult};
+use crate::time::monotonic_ns;
+
+/// The steps of a run, in order.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Step {
+    /// Which disks, which file systems, in which order.
+    Plan,
+    /// Hooks look at their applications, the provider opens its connection; nothing is held.
+    Prepare,
+    /// Guard and sentinel are started.
+    Arm,
+    /// Dirty data is flushed before anything is locked.
+    Sync,
+    /// Every file system is frozen and thawed once, before anything is locked.
+    Rehearse,
+    /// Applications are quiesced.
+    Quiesce,
+    /// File systems are frozen.
+    Freeze,
+    /// The one request to the provider.
+    Snapshot,
+    /// File systems are thawed.
+    Thaw,
+    /// Hooks prove that they were quiesced all the time.
+    Confirm,
+    /// Applications are released.
+    Release,
+    /// The members of the group are waited for, the manifest is written.
+    Settle,
+}
+
+impl Step {
+    /// All of them, in order: fault tests are generated from this list.
+    pub const ALL: [Step; 12] = [
+        Step::Plan,
+        Step::Prepare,
+        Step::Arm,
+        Step::Sync,
+        Step::Rehearse,
+        Step::Quiesce,
+        Step::Freeze,
+        Step::Snapshot,
+        Step::Thaw,
+        Step::Confirm,
+        Step::Release,
+        Step::Settle,
+    ];
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Step::Plan => "plan",
+            Step::Prepare => "prepare",
+            Step::Arm => "arm",
+            Step::Sync => "sync",
+            Step::Rehearse => "rehearse",
+            Step::Quiesce => "quiesce",
+            Step::Freeze => "freeze",
+            Step::Snapshot => "snapshot",
+            Step::Thaw => "thaw",
+            Step::Confirm => "confirm",
+            Step::Release => "release",
+            Step::Settle => "settle",
+        })
+    }
+}
+
+/// Something happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A step, or its part for one subject, began.
+    Began {
+        /// Which step.
+        step: Step,
+        /// One hook, one mount point; `None` is the step as a whole.
+        subject: Option<String>,
+    },
+    /// It ended.
+    Ended(StepRecord),
+    /// Something that the operator should know.
+    Warning(String),
+}
+
+/// Whoever wants to be told. `event` runs while applications are locked and file systems frozen: it
+/// must not block, so it hands the event to another thread and returns.
+pub trait Observer: Send + Sync + fmt::Debug {
+    /// Something happened.
+    fn event(&self, event: Event);
+}
+
+/// Nobody wants to be told.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Silent;
+
+impl Observer for Silent {
+    fn event(&self, _event: Event) {}
+}
+
+/// A step that has begun and not ended.
+#[derive(Debug)]
+#[must_use = "what began ends"]
+pub(super) struct Running {
+    step: Step,
+    subject: Option<String>,
+    began_ns: u64,
+}
+
+/// Keeps every step with its times, and tells the observer.
+#[derive(Debug)]
+pub(super) struct Recorder {
+    observer: std::sync::Arc<dyn Observer>,
+    steps: Vec<StepRecord>,
+    warnings: Vec<String>,
+    began_ns: u64,
+}
+
+impl Recorder {
+    pub(super) fn new(observer: std::sync::Arc<dyn Observer>) -> Self {
+        Self {
+            observer,
+            steps: Vec::with_capacity(64),
+            warnings: Vec::new(),
+            began_ns: monotonic_ns(),
+        }
+    }
+
+    pub(super) fn begin(&self, step: Step, subject: Option<&str>) -> Running {
+        let subject = subject.map(str::to_owned);
+        self.observer.event(Event::Began { step, subject: subject.clone() });
+        Running { step, subject, began_ns: monotonic_ns() }
+    }
+
+    pub(super) fn done(&mut self, running: Running, detail: impl Into<Option<String>>) {
+        self.end(running, StepResult::Done, detail.into());
+    }
+
+    pub(super) fn failed(&mut self, running: Running, detail: impl Into<Option<String>>) {
+        self.end(running, StepResult::Failed, detail.into());
+    }
+
+    pub(super) fn end(&mut self, running: Running, result: StepResult, detail: Option<String>) {
+        let Running { step, subject, began_ns } = running;
+        self.push(StepRecord {
+            step: step.to_string(),
+            subject,
+            began_ns,
+            ended_ns: monotonic_ns(),
+            result,
+            detail,
+        });
+    }
+
+    /// A step whose times were taken elsewhere (in the guard, inside a hook's task).
+    pub(super) fn push(&mut self, record: StepRecord) {
+        self.observer.event(Event::Ended(record.clone()));
+        self.steps.push(record);
+    }
+
+    pub(super) fn warn(&mut self, warning: impl Into<String>) {
+        let warning = warning.into();
+        self.observer.event(Event::Warning(warning.clone()));
+        self.warnings.push(warning);
+    }
+
+    pub(super) fn steps(&self) -> &[StepRecord] {
+        &self.steps
+    }
+
+    pub(super) fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    pub(super) fn elapsed_ns(&self) -> u64 {
+        monotonic_ns().saturating_sub(self.began_ns)
+    }
+}

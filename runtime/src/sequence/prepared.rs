@@ -1,0 +1,354 @@
+//! From the request to the point where nothing is left but to lock: plan, prepare, rehearse.
+
+use crate::consistency::{Level, ReasonCode};
+use crate::guard::{self, ArmedGuard, GuardError, GuardOptions};
+use crate::hook::{Outcome, Prepared as HookPrepared};
+use crate::journal::RunLock;
+use crate::plan::{self, Inventory, Owner, Plan};
+use crate::provider::{GroupRequest, PreparedGroup};
+use crate::time::Deadline;
+
+use super::events::Recorder;
+use super::hooks::{HookSet, OnFailure};
+use super::{Cause, Failure, MachineState, Quiesced, Request, Run, SnapshotState, Step};
+
+/// It is known what would be frozen. Nothing is held but the run's lock.
+#[derive(Debug)]
+#[must_use = "a plan alone makes no snapshot"]
+pub struct Planned {
+    run: Run,
+    plan: Plan,
+    hooks: HookSet,
+}
+
+/// Hooks have looked, the provider is ready. Nothing is held.
+#[derive(Debug)]
+#[must_use = "a prepared run makes no snapshot"]
+pub struct Prepared {
+    run: Run,
+    plan: Plan,
+    hooks: HookSet,
+    group: Box<dyn PreparedGroup>,
+}
+
+/// Every file system has been frozen and thawed once; guard and sentinel are armed.
+#[derive(Debug)]
+#[must_use = "guard processes are waiting"]
+pub struct Rehearsed {
+    pub(super) run: Run,
+    pub(super) plan: Plan,
+    pub(super) hooks: HookSet,
+    pub(super) group: Box<dyn PreparedGroup>,
+    pub(super) guard: Option<ArmedGuard>,
+}
+
+impl Planned {
+    /// Takes the run's lock, cleans up after a run that died, and plans.
+    ///
+    /// # Errors
+    /// If another run is in progress, or what is asked for cannot be planned.
+    pub async fn new(mut request: Request) -> Result<Self, Failure> {
+        let mut recorder = Recorder::new(request.observer.clone());
+        let running = recorder.begin(Step::Plan, None);
+        let hooks = std::mem::take(&mut request.hooks);
+        let reasons = std::mem::take(&mut request.reasons);
+        let early = |cause: Cause, recorder: Recorder| Failure {
+            during: Step::Plan,
+            cause,
+            undo_failures: Vec::new(),
+            state: MachineState::default(),
+            steps: recorder.steps().to_vec(),
+            warnings: recorder.warnings().to_vec(),
+        };
+        let hooks = match HookSet::new(hooks) {
+            Ok(hooks) => hooks,
+            Err(order) => return Err(early(Cause::HookOrder(order), recorder)),
+        };
+        let lock = match lock_and_recover(&request, &mut recorder) {
+            Ok(lock) => lock,
+            Err(cause) => return Err(early(cause, recorder)),
+        };
+        let mut run = Run { request, recorder, reasons, lock, started: jiff::Timestamp::now() };
+        match plan_disks(&run.request).await {
+            Ok(plan) => {
+                run.reasons.extend(plan.reasons.iter().cloned());
+                for warning in plan.disks.iter().flat_map(|disk| &disk.warnings) {
+                    run.recorder.warn(warning.clone());
+                }
+                run.recorder.done(running, summary(&plan));
+                let planned = Self { run, plan, hooks };
+                match planned.run.check_level() {
+                    Ok(()) => Ok(planned),
+                    Err(cause) => Err(planned.run.fail(Step::Plan, cause, MachineState::default())),
+                }
+            }
+            Err(cause) => {
+                run.recorder.failed(running, cause.to_string());
+                Err(run.fail(Step::Plan, cause, MachineState::default()))
+            }
+        }
+    }
+
+    /// Hooks look at their applications; the provider does all that can be done before the window.
+    ///
+    /// # Errors
+    /// If a hook cannot go on and its `on-failure` says `abort`, if its data is not in the snapshot,
+    /// or if the provider is not ready. Nothing was locked.
+    pub async fn prepare(mut self) -> Result<Prepared, Failure> {
+        let running = self.run.recorder.begin(Step::Prepare, None);
+        match self.prepare_all().await {
+            Ok(group) => {
+                self.run.recorder.done(running, None);
+                let Self { run, plan, hooks, .. } = self;
+                Ok(Prepared { run, plan, hooks, group })
+            }
+            Err(cause) => {
+                self.run.recorder.failed(running, cause.to_string());
+                let state = self.run.release_hooks(&mut self.hooks, Outcome::Aborted).await;
+                Err(self.run.fail(Step::Prepare, cause, state))
+            }
+        }
+    }
+
+    async fn prepare_all(&mut self) -> Result<Box<dyn PreparedGroup>, Cause> {
+        let run = &mut self.run;
+        let deadline = Deadline::after(run.request.deadlines.prepare);
+        let prepared =
+            self.hooks.prepare(deadline, &mut run.recorder, &mut run.reasons).await?;
+        check_paths(run, &self.plan, &self.hooks, &prepared)?;
+        run.check_level()?;
+        let request = GroupRequest {
+            run_id: run.request.run_id.clone(),
+            name: run.request.name.clone(),
+            description: run.request.description.clone(),
+            disks: self.plan.disks.clone(),
+            frozen_mounts: self.plan.file_systems.iter().map(|fs| fs.mount_point.clone()).collect(),
+            frozen_superblocks: self.plan.file_systems.iter().map(|fs| fs.superblock).collect(),
+        };
+        let group = run.request.provider.prepare(request, deadline).await?;
+        run.check_cancelled()?;
+        Ok(group)
+    }
+}
+
+impl Prepared {
+    /// Arms guard and sentinel, flushes, and freezes and thaws everything once: what cannot be
+    /// frozen is found before anything is locked.
+    ///
+    /// # Errors
+    /// If a file system cannot be frozen, is frozen by somebody else, or a guard cannot be started.
+    pub async fn rehearse(mut self) -> Result<Rehearsed, Failure> {
+        if self.plan.file_systems.is_empty() {
+            return Ok(self.rehearsed(None));
+        }
+        match self.arm_and_rehearse().await {
+            Ok(guard) => Ok(self.rehearsed(Some(guard))),
+            Err((during, cause)) => {
+                let Self { mut run, mut hooks, mut group, .. } = self;
+                let mut state = run.release_hooks(&mut hooks, Outcome::Aborted).await;
+                note_frozen(&mut state, &cause);
+                state.snapshot = discard(&mut *group, false).await;
+                Err(run.fail(during, cause, state))
+            }
+        }
+    }
+
+    async fn arm_and_rehearse(&mut self) -> Result<ArmedGuard, (Step, Cause)> {
+        let Self { run, plan, .. } = self;
+        let options = GuardOptions {
+            run_id: run.request.run_id.clone(),
+            run_dir: run.request.run_dir.clone(),
+            window: run.request.deadlines.freeze,
+            expedite_rcu: run.request.expedite_rcu,
+            keep_warm: run.request.keep_warm,
+        };
+        let fresh = Inventory::read().and_then(|now| plan::still_valid(plan, &now));
+        fresh.map_err(|error| (Step::Arm, error.into()))?;
+
+        let running = run.recorder.begin(Step::Arm, None);
+        let mut guard = match guard::arm(&plan.file_systems, options).await {
+            Ok(guard) => guard,
+            Err(error) => {
+                run.recorder.failed(running, error.to_string());
+                return Err((Step::Arm, error.into()));
+            }
+        };
+        for warning in guard.warnings() {
+            run.recorder.warn(warning.clone());
+        }
+        run.recorder.done(running, None);
+
+        let running = run.recorder.begin(Step::Sync, None);
+        let synced = guard.sync(run.request.deadlines.sync).await;
+        end_guard_step(&mut run.recorder, running, &synced);
+        let ready = synced.map_err(|error| (Step::Sync, Cause::from(error)));
+        let ready = match ready {
+            Ok(_) => {
+                let running = run.recorder.begin(Step::Rehearse, None);
+                let rehearsed = guard.rehearse().await;
+                end_guard_step(&mut run.recorder, running, &rehearsed);
+                rehearsed.map_err(|error| (Step::Rehearse, error.into()))
+            }
+            Err(failed) => Err(failed),
+        };
+        let ready = ready.and_then(|_| run.check_cancelled().map_err(|c| (Step::Rehearse, c)));
+        match ready {
+            Ok(()) => Ok(guard),
+            Err(failed) => {
+                disarm(guard, &mut run.recorder).await;
+                Err(failed)
+            }
+        }
+    }
+
+    fn rehearsed(self, guard: Option<ArmedGuard>) -> Rehearsed {
+        let Self { mut run, plan, hooks, group } = self;
+        if !run.request.scope.freeze {
+            let detail = "freezing is switched off for this run".to_owned();
+            run.limit(Level::Crash, ReasonCode::FreezeDisabled, detail, Vec::new());
+        }
+        Rehearsed { run, plan, hooks, group, guard }
+    }
+}
+
+impl Rehearsed {
+    /// Quiesces the applications. From here until release production may wait for us.
+    ///
+    /// # Errors
+    /// If a hook fails and its `on-failure` says `abort`. Every hook that was asked is released.
+    pub async fn quiesce(mut self) -> Result<Quiesced, Failure> {
+        let run = &mut self.run;
+        let held_since_ns = crate::time::monotonic_ns();
+        let running = run.recorder.begin(Step::Quiesce, None);
+        let lock = &mut run.lock;
+        let quiesced = self
+            .hooks
+            .quiesce(
+                Deadline::after(run.request.deadlines.quiesce),
+                run.request.deadlines.release,
+                &mut run.recorder,
+                &mut run.reasons,
+                |name| lock.hook_begun(name),
+            )
+            .await
+            .and_then(|()| run.check_level())
+            .and_then(|()| run.check_cancelled());
+        match quiesced {
+            Ok(()) => {
+                run.recorder.done(running, None);
+                Ok(Quiesced { held: self, held_since_ns })
+            }
+            Err(cause) => {
+                run.recorder.failed(running, cause.to_string());
+                Err(self.abort(Step::Quiesce, cause).await)
+            }
+        }
+    }
+
+    /// Undoes what is held here, in reverse: applications, guard, the provider's preparations.
+    pub(super) async fn abort(self, during: Step, cause: impl Into<Cause>) -> Failure {
+        let Self { mut run, mut hooks, mut group, guard, .. } = self;
+        let cause = cause.into();
+        let mut state = run.release_hooks(&mut hooks, Outcome::Aborted).await;
+        if let Some(guard) = guard {
+            disarm(guard, &mut run.recorder).await;
+        }
+        note_frozen(&mut state, &cause);
+        state.snapshot = discard(&mut *group, false).await;
+        run.fail(during, cause, state)
+    }
+}
+
+/// Reads what there is and plans. Also what `stillpoint plan` does.
+pub(crate) async fn plan_disks(request: &Request) -> Result<Plan, Cause> {
+    let disks = request.provider.disks().await?;
+    let inventory = Inventory::read()?;
+    let mut scope = request.scope.clone();
+    scope.protected.push((
+        request.run_dir.clone(),
+        "the journal is written there while file systems are frozen; let /run be a tmpfs".into(),
+    ));
+    Ok(plan::plan(&inventory, &disks, &scope)?)
+}
+
+fn lock_and_recover(request: &Request, recorder: &mut Recorder) -> Result<RunLock, Cause> {
+    let lock = RunLock::acquire(&request.run_dir, &request.run_id)?;
+    let recovered = crate::freeze::recover(&request.run_dir)?;
+    for line in recovered.lines() {
+        recorder.warn(format!("after an earlier run that died: {line}"));
+    }
+    Ok(lock)
+}
+
+fn summary(plan: &Plan) -> Option<String> {
+    let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    Some(format!(
+        "{} on {}",
+        count(plan.file_systems.len(), "file system"),
+        count(plan.disks.len(), "disk")
+    ))
+}
+
+/// Every path that a hook named must be on a file system that is frozen and snapshotted.
+fn check_paths(
+    run: &mut Run,
+    plan: &Plan,
+    hooks: &HookSet,
+    prepared: &[(String, HookPrepared)],
+) -> Result<(), Cause> {
+    let inventory = Inventory::read()?;
+    for (hook, found) in prepared {
+        for path in &found.paths {
+            let why = match plan::find_owner(&inventory, plan, path) {
+                Owner::InPlan { .. } => continue,
+                owner => owner.to_string(),
+            };
+            // Without a freeze nothing is "in the plan"; the level says so already.
+            if !run.request.scope.freeze {
+                continue;
+            }
+            if hooks.on_failure(hook) == OnFailure::Abort {
+                return Err(Cause::DataNotInSnapshot {
+                    hook: hook.clone(),
+                    path: path.clone(),
+                    why,
+                });
+            }
+            let detail = format!("hook {hook}: {}: {why}", path.display());
+            run.limit(Level::FileSystem, ReasonCode::DataNotInSnapshot, detail, Vec::new());
+        }
+    }
+    Ok(())
+}
+
+fn end_guard_step(
+    recorder: &mut Recorder,
+    running: super::events::Running,
+    result: &Result<guard::StepTimes, GuardError>,
+) {
+    match result {
+        Ok(_) => recorder.done(running, None),
+        Err(error) => recorder.failed(running, error.to_string()),
+    }
+}
+
+pub(super) async fn disarm(guard: ArmedGuard, recorder: &mut Recorder) {
+    if let Err(error) = guard.disarm().await {
+        recorder.warn(format!("guard: {error}"));
+    }
+}
+
+pub(super) fn note_frozen(state: &mut MachineState, cause: &Cause) {
+    if let Cause::Guard(GuardError::NotThawed { mount_points }) = cause {
+        state.maybe_frozen.clone_from(mount_points);
+    }
+}
+
+/// Removes what there is of a group that must not be used.
+pub(super) async fn discard(group: &mut dyn PreparedGroup, created: bool) -> SnapshotState {
+    match group.discard().await {
+        Ok(()) if created => SnapshotState::Discarded,
+        Ok(()) => SnapshotState::None,
+        Err(error) => SnapshotState::NotDiscarded(error.to_string()),
+    }
+}

@@ -1,0 +1,44 @@
+//! Applications are quiesced; production may be waiting for us. The only exits are the freeze and
+//! the release.
+
+use crate::manifest::{StepRecord, StepResult};
+use crate::time::{Deadline, monotonic_ns};
+
+use super::{Failure, Frozen, Rehearsed, Step};
+
+/// Applications are quiesced, nothing is frozen.
+#[derive(Debug)]
+#[must_use = "applications are waiting"]
+pub struct Quiesced {
+    pub(super) held: Rehearsed,
+    pub(super) held_since_ns: u64,
+}
+
+impl Quiesced {
+    /// Freezes every file system of the plan, stacked first.
+    ///
+    /// # Errors
+    /// If one cannot be frozen: those that were are thawed, and applications released, by then.
+    pub async fn freeze(mut self) -> Result<Frozen, Failure> {
+        let window = Deadline::after(self.held.run.request.deadlines.freeze);
+        let began_ns = monotonic_ns();
+        let Some(guard) = self.held.guard.take() else {
+            return Ok(Frozen { quiesced: self, freeze: None, window });
+        };
+        match guard.freeze().await {
+            Ok(freeze) => Ok(Frozen { quiesced: self, freeze: Some(freeze), window }),
+            Err((guard, error)) => {
+                self.held.guard = Some(guard);
+                self.held.run.recorder.push(StepRecord {
+                    step: Step::Freeze.to_string(),
+                    subject: None,
+                    began_ns,
+                    ended_ns: monotonic_ns(),
+                    result: StepResult::Failed,
+                    detail: Some(error.to_string()),
+                });
+                Err(self.held.abort(Step::Freeze, error).await)
+            }
+        }
+    }
+}
