@@ -22,6 +22,15 @@ pub struct DevId {
     pub minor: u32,
 }
 
+impl DevId {
+    /// From a `dev_t` as `stat` gives it.
+    #[must_use]
+    pub fn from_raw(dev: u64) -> Self {
+        let part = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+        Self { major: part(nix::sys::stat::major(dev)), minor: part(nix::sys::stat::minor(dev)) }
+    }
+}
+
 impl fmt::Display for DevId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.major, self.minor)

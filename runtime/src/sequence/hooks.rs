@@ -92,6 +92,11 @@ impl HookSet {
         self.entries.iter().map(|entry| entry.record.clone()).collect()
     }
 
+    pub(super) fn on_failure(&self, name: &str) -> OnFailure {
+        let entry = self.entries.iter().find(|entry| entry.record.name == name);
+        entry.map(|entry| entry.planned.on_failure).unwrap_or_default()
+    }
+
     pub(super) fn attempted(&self) -> usize {
         self.entries.iter().filter(|entry| entry.attempted).count()
     }

@@ -60,6 +60,14 @@ pub async fn run(request: Request) -> Result<Report, Failure> {
         .await
 }
 
+/// What a run of `request` would freeze, in which order, what it would skip and why. Touches nothing.
+///
+/// # Errors
+/// If what is asked for cannot be planned.
+pub async fn plan_only(request: &Request) -> Result<crate::plan::Plan, Cause> {
+    prepared::plan_disks(request).await
+}
+
 /// What every phase carries along.
 #[derive(Debug)]
 struct Run {
