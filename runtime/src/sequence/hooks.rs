@@ -1,6 +1,7 @@
 //! The hooks of one run, as a set: quiesced in the declared order, released in reverse.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 
@@ -34,6 +35,33 @@ pub struct PlannedHook {
     pub on_failure: OnFailure,
     /// Names of hooks that are quiesced before it, and released after it.
     pub after: Vec<String>,
+    /// Its own limit for `pre-freeze` and for `post-thaw`, instead of the run's deadlines: legacy
+    /// scripts may take half an hour each.
+    pub timeout: Option<Duration>,
+}
+
+impl PlannedHook {
+    /// A component: the run's deadlines are its own.
+    #[must_use]
+    pub fn component(hook: Box<dyn Hook>, on_failure: OnFailure, after: Vec<String>) -> Self {
+        Self { hook, kind: "component", on_failure, after, timeout: None }
+    }
+
+    /// The legacy pair of scripts, each with `timeout`.
+    #[must_use]
+    pub fn scripts(hook: Box<dyn Hook>, timeout: Duration) -> Self {
+        Self {
+            hook,
+            kind: "script",
+            on_failure: OnFailure::Abort,
+            after: Vec::new(),
+            timeout: Some(timeout),
+        }
+    }
+
+    fn deadline(&self, of_the_run: Deadline) -> Deadline {
+        self.timeout.map_or(of_the_run, Deadline::after)
+    }
 }
 
 #[derive(Debug)]
@@ -150,7 +178,7 @@ impl HookSet {
     pub(super) async fn quiesce(
         &mut self,
         deadline: Deadline,
-        release_budget: std::time::Duration,
+        release_budget: Duration,
         recorder: &mut Recorder,
         reasons: &mut Vec<Reason>,
         mut begun: impl FnMut(&str) -> Result<(), crate::journal::JournalError>,
@@ -164,6 +192,7 @@ impl HookSet {
             let members = self.entries.iter_mut().enumerate().filter(|(_, e)| e.wave == wave);
             let done = join_all(members.map(async |(index, entry)| {
                 let began_ns = monotonic_ns();
+                let deadline = entry.planned.deadline(deadline);
                 Done { index, began_ns, result: entry.planned.hook.pre_freeze(deadline).await }
             }))
             .await;
@@ -232,7 +261,7 @@ impl HookSet {
     pub(super) async fn release(
         &mut self,
         outcome: Outcome,
-        budget: std::time::Duration,
+        budget: Duration,
         recorder: &mut Recorder,
     ) -> Vec<String> {
         let last = self.entries.iter().map(|entry| entry.wave).max().unwrap_or(0);
@@ -261,7 +290,7 @@ impl HookSet {
 async fn release_one(
     entry: &mut Entry,
     outcome: Outcome,
-    budget: std::time::Duration,
+    budget: Duration,
     recorder: &mut Recorder,
 ) {
     let began_ns = monotonic_ns();
@@ -277,12 +306,13 @@ async fn release_one(
 async fn release(
     entry: &mut Entry,
     outcome: Outcome,
-    budget: std::time::Duration,
+    budget: Duration,
 ) -> Result<(), String> {
+    let post_thaw = entry.planned.deadline(Deadline::after(budget));
     let hook = &mut entry.planned.hook;
     let mut failures = Vec::new();
     if entry.attempted {
-        match hook.post_thaw(outcome, Deadline::after(budget)).await {
+        match hook.post_thaw(outcome, post_thaw).await {
             Ok(more) => merge(&mut entry.record.metadata, more),
             // Its sessions were closed with its instance: the application is released, and the
             // failure that cost the instance has been told.
