@@ -50,7 +50,7 @@ impl PreparedGroup for Notes {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     stillpoint::guard::enter(); // the guard is this program, executed again
     let mount = PathBuf::from(std::env::args_os().nth(1).ok_or("usage: embed MOUNTPOINT")?);
-    let device = DevId::from_raw(std::fs::metadata(&mount)?.dev());
+    let device = DevId::of(std::fs::metadata(&mount)?.dev());
     let disk = Disk { id: "disk".into(), device, node: "/dev/disk".into(), warnings: vec![] };
     let mut request = Request::new("embedded", Arc::new(Notes(disk)));
     request.scope.mounts = vec![mount];

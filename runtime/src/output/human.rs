@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::consistency::Level;
 use crate::freeze::{FrozenState, StatusLine};
 use crate::manifest::{Manifest, MetadataValue, StepRecord, StepResult};
-use crate::plan::{Plan, SkipReason};
+use crate::plan::{Plan, explain};
 use crate::sequence::{Failure, Report};
 
 /// A duration with three significant digits: `1.82 ms`, `640 µs`, `12.4 s`.
@@ -127,70 +127,19 @@ pub fn causes(mut cause: Option<&(dyn std::error::Error + 'static)>) -> String {
     out
 }
 
-/// What would be frozen, in which order, what is skipped and why, and what level that can reach.
+/// What would be quiesced and frozen, in which order, what is left alone and why, and what level
+/// that can reach.
 #[must_use]
 pub fn plan(plan: &Plan, hooks: &[String], level: Level) -> String {
-    let mut out = String::from("disks in the snapshot:\n");
-    for disk in &plan.disks {
-        let _ = writeln!(out, "  {}  {}", disk.node.display(), disk.id);
-    }
-    out.push_str("quiesced first, released last:\n");
+    let mut out = String::from("quiesced first, released last\n");
     if hooks.is_empty() {
-        out.push_str("  nothing: no hook is configured and no scripts are there\n");
+        out.push_str("  nothing: no hook is configured, and no scripts that could run\n");
     }
     for hook in hooks {
         let _ = writeln!(out, "  {hook}");
     }
-    out.push_str("frozen, in this order (a wave at a time, all of a wave at once):\n");
-    if plan.file_systems.is_empty() {
-        out.push_str("  nothing\n");
-    }
-    for fs in &plan.file_systems {
-        let _ = write!(out, "  wave {}  {} ({} on {})", fs.wave, fs.mount_point.display(), fs.fs_type, fs.source);
-        if !fs.other_mounts.is_empty() {
-            let others: Vec<_> = fs.other_mounts.iter().map(|m| m.display().to_string()).collect();
-            let _ = write!(out, ", and with it {}", others.join(", "));
-        }
-        out.push('\n');
-    }
-    out.push_str(&skipped(plan));
-    let _ = writeln!(out, "level that this can reach: {level}");
-    for reason in &plan.reasons {
-        let _ = writeln!(out, "  why not higher: {reason}");
-    }
-    for warning in plan.disks.iter().flat_map(|disk| &disk.warnings) {
-        let _ = writeln!(out, "warning: {warning}");
-    }
-    out
-}
-
-fn skipped(plan: &Plan) -> String {
-    let (virtual_ones, others): (Vec<_>, Vec<_>) =
-        plan.skipped.iter().partition(|skipped| skipped.reason == SkipReason::NoBlockDevice);
-    let mut out = String::from("left alone:\n");
-    for skipped in &others {
-        let _ = writeln!(
-            out,
-            "  {} ({}): {}",
-            skipped.mount_point.display(),
-            skipped.fs_type,
-            skipped.reason
-        );
-    }
-    if !virtual_ones.is_empty() {
-        let mut types: Vec<_> = virtual_ones.iter().map(|s| s.fs_type.as_str()).collect();
-        types.sort_unstable();
-        types.dedup();
-        let _ = writeln!(
-            out,
-            "  {} mounts without a block device ({})",
-            virtual_ones.len(),
-            types.join(", ")
-        );
-    }
-    if plan.skipped.is_empty() {
-        out.push_str("  nothing\n");
-    }
+    out.push_str(&explain(plan));
+    let _ = writeln!(out, "this run can reach the level {level}");
     out
 }
 

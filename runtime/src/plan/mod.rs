@@ -9,6 +9,27 @@ use serde::{Deserialize, Serialize};
 
 use crate::provider::Disk;
 
+mod collect;
+mod error;
+mod explain;
+mod kinds;
+mod mounts;
+mod owner;
+mod select;
+mod topology;
+mod validate;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::PlanError;
+pub use explain::explain;
+pub use mounts::{Mount, MountInfoError, MountTable, parse as parse_mountinfo};
+pub use owner::{Owner, canonical, find_owner};
+pub use select::{Scope, plan};
+pub use topology::{BackingFile, BlockNode, BtrfsDevices, Inventory, Layer};
+pub use validate::still_valid;
+
 /// A device number as in `/proc/self/mountinfo` and `/sys/dev/block`: of a block device, or of a
 /// superblock (btrfs, overlay and the like have anonymous ones, `0:N`).
 #[derive(
@@ -23,11 +44,13 @@ pub struct DevId {
 }
 
 impl DevId {
-    /// From a `dev_t` as `stat` gives it.
+    /// From the number that `stat` gives.
     #[must_use]
-    pub fn from_raw(dev: u64) -> Self {
-        let part = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
-        Self { major: part(nix::sys::stat::major(dev)), minor: part(nix::sys::stat::minor(dev)) }
+    pub fn of(device: u64) -> Self {
+        use nix::sys::stat::{major, minor};
+        // The kernel has 12 bits of major and 20 of minor numbers.
+        let narrow = |part: u64| u32::try_from(part).unwrap_or(u32::MAX);
+        Self { major: narrow(major(device)), minor: narrow(minor(device)) }
     }
 }
 
@@ -69,10 +92,13 @@ pub struct Skipped {
     pub fs_type: String,
     /// Why it is left alone.
     pub reason: SkipReason,
+    /// Ids of the snapshot's disks that it lies on, if any: their level is lowered with it.
+    #[serde(default)]
+    pub disks: Vec<String>,
 }
 
 /// Why a mount is left alone.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum SkipReason {
@@ -86,11 +112,38 @@ pub enum SkipReason {
     UserSpace,
     /// On none of the snapshot's disks.
     OtherDisk,
+    /// On one of the snapshot's disks, but also on one that is excluded or not in the snapshot;
+    /// lowers the level.
+    DiskExcluded,
+    /// On one of the snapshot's disks, but every mount of it is hidden under another one, behind a
+    /// file system that is never opened, or is a single file; lowers the level.
+    Unreachable,
+    /// Of a type that cannot be frozen, but nothing can write to it.
+    ReadOnly,
+    /// Freezing is switched off for this run.
+    FreezeDisabled,
     /// On one of the snapshot's disks, but its type cannot be frozen; lowers the level unless accepted.
     NotFreezable {
         /// The operator listed it under `accept-unfrozen`, so that it does not lower the level.
         accepted: bool,
     },
+}
+
+impl SkipReason {
+    /// True if a mount left alone for this reason lowers the level of its disks.
+    #[must_use]
+    pub fn lowers_the_level(self) -> bool {
+        match self {
+            SkipReason::NotFreezable { accepted } => !accepted,
+            SkipReason::DiskExcluded | SkipReason::Unreachable | SkipReason::FreezeDisabled => true,
+            SkipReason::NoBlockDevice
+            | SkipReason::Network
+            | SkipReason::Automount
+            | SkipReason::UserSpace
+            | SkipReason::OtherDisk
+            | SkipReason::ReadOnly => false,
+        }
+    }
 }
 
 impl fmt::Display for SkipReason {
@@ -101,6 +154,12 @@ impl fmt::Display for SkipReason {
             SkipReason::Automount => "automount point, never opened",
             SkipReason::UserSpace => "served by a user-space process, never opened",
             SkipReason::OtherDisk => "not on a disk of this snapshot",
+            SkipReason::DiskExcluded => {
+                "also on a disk that is not in this snapshot; lowers the level"
+            }
+            SkipReason::Unreachable => "no mount of it can be opened; lowers the level",
+            SkipReason::ReadOnly => "read-only, nothing to freeze",
+            SkipReason::FreezeDisabled => "freezing is switched off for this run",
             SkipReason::NotFreezable { accepted: true } => {
                 "its type cannot be frozen; accepted by configuration"
             }
@@ -112,7 +171,7 @@ impl fmt::Display for SkipReason {
 }
 
 /// What the run will do to disks and file systems.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
     /// The disks of the snapshot.

@@ -4,7 +4,7 @@ use crate::consistency::{Level, ReasonCode};
 use crate::guard::{self, ArmedGuard, GuardError, GuardOptions};
 use crate::hook::{Outcome, Prepared as HookPrepared};
 use crate::journal::RunLock;
-use crate::plan::{self, Inventory, Owner, Plan};
+use crate::plan::{self, Inventory, Plan};
 use crate::provider::{GroupRequest, PreparedGroup};
 use crate::time::Deadline;
 
@@ -162,7 +162,7 @@ impl Prepared {
             expedite_rcu: run.request.expedite_rcu,
             keep_warm: run.request.keep_warm,
         };
-        let fresh = Inventory::read().and_then(|now| plan::still_valid(plan, &now));
+        let fresh = Inventory::collect().and_then(|now| plan::still_valid(plan, &now));
         fresh.map_err(|error| (Step::Arm, error.into()))?;
 
         let running = run.recorder.begin(Step::Arm, None);
@@ -202,11 +202,7 @@ impl Prepared {
     }
 
     fn rehearsed(self, guard: Option<ArmedGuard>) -> Rehearsed {
-        let Self { mut run, plan, hooks, group } = self;
-        if !run.request.scope.freeze {
-            let detail = "freezing is switched off for this run".to_owned();
-            run.limit(Level::Crash, ReasonCode::FreezeDisabled, detail, Vec::new());
-        }
+        let Self { run, plan, hooks, group } = self;
         Rehearsed { run, plan, hooks, group, guard }
     }
 }
@@ -262,8 +258,11 @@ impl Rehearsed {
 /// Reads what there is and plans. Also what `stillpoint plan` does.
 pub(crate) async fn plan_disks(request: &Request) -> Result<Plan, Cause> {
     let disks = request.provider.disks().await?;
-    let inventory = Inventory::read()?;
+    let inventory = Inventory::collect()?;
     let mut scope = request.scope.clone();
+    for path in scope.mounts.iter_mut().chain(&mut scope.accept_unfrozen) {
+        *path = plan::canonical(&inventory, path)?;
+    }
     scope.protected.push((
         request.run_dir.clone(),
         "the journal is written there while file systems are frozen; let /run be a tmpfs".into(),
@@ -296,17 +295,16 @@ fn check_paths(
     hooks: &HookSet,
     prepared: &[(String, HookPrepared)],
 ) -> Result<(), Cause> {
-    let inventory = Inventory::read()?;
+    let inventory = Inventory::collect()?;
     for (hook, found) in prepared {
         for path in &found.paths {
-            let why = match plan::find_owner(&inventory, plan, path) {
-                Owner::InPlan { .. } => continue,
-                owner => owner.to_string(),
-            };
-            // Without a freeze nothing is "in the plan"; the level says so already.
-            if !run.request.scope.freeze {
+            let owner = plan::find_owner(&inventory, plan, path)?;
+            // Without a freeze the level says already that nothing is frozen.
+            let covered = owner.in_snapshot && (owner.frozen || !run.request.scope.freeze);
+            if covered {
                 continue;
             }
+            let why = owner.to_string();
             if hooks.on_failure(hook) == OnFailure::Abort {
                 return Err(Cause::DataNotInSnapshot {
                     hook: hook.clone(),

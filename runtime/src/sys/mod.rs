@@ -3,3 +3,4 @@
 
 pub(crate) mod exec;
 pub(crate) mod exec_lease;
+pub(crate) mod loopdev;
