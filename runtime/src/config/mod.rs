@@ -5,7 +5,7 @@ pub mod connections;
 pub mod grants;
 pub mod read;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -133,7 +133,7 @@ pub struct Deadlines {
     #[serde(deserialize_with = "duration::parse")]
     pub quiesce: Duration,
     /// From before the first freeze to the thaw; at most 30 s.
-    #[serde(deserialize_with = "duration::parse")]
+    #[serde(deserialize_with = "duration::window")]
     pub freeze: Duration,
     /// Hooks' `confirm`.
     #[serde(deserialize_with = "duration::parse")]
@@ -170,42 +170,17 @@ impl Config {
     /// If the file is not owned by root, can be written by others, is not TOML, has an unknown key
     /// or a value out of range. Names file, line and column.
     pub fn load(paths: &Paths) -> Result<Self, ConfigError> {
-        let path = Self::path(paths);
-        let config = read::toml_file_if_present::<Self>(&path)?.unwrap_or_default();
-        config.check(&path)?;
-        Ok(config)
+        match read::read_toml(&Self::path(paths)) {
+            Ok((_, config)) => Ok(config),
+            Err(error) if error.is_not_found() => Ok(Self::default()),
+            Err(error) => Err(error),
+        }
     }
 
     /// The file that [`Config::load`] reads.
     #[must_use]
     pub fn path(paths: &Paths) -> PathBuf {
         paths.config().join("stillpoint.toml")
-    }
-
-    fn check(&self, path: &Path) -> Result<(), ConfigError> {
-        let deadlines = &self.deadlines;
-        let all = [
-            ("deadlines.prepare", deadlines.prepare),
-            ("deadlines.sync", deadlines.sync),
-            ("deadlines.quiesce", deadlines.quiesce),
-            ("deadlines.freeze", deadlines.freeze),
-            ("deadlines.confirm", deadlines.confirm),
-            ("deadlines.release", deadlines.release),
-            ("deadlines.settle", deadlines.settle),
-            ("scripts.timeout", self.scripts.timeout),
-        ];
-        if let Some((key, _)) = all.iter().find(|(_, value)| value.is_zero()) {
-            return Err(ConfigError::value(path, key, "0", "a deadline of zero cannot be met"));
-        }
-        if deadlines.freeze > LONGEST_WINDOW {
-            return Err(ConfigError::value(
-                path,
-                "deadlines.freeze",
-                format!("{:?}", deadlines.freeze),
-                "file systems are never frozen longer than 30s",
-            ));
-        }
-        Ok(())
     }
 }
 
@@ -217,12 +192,17 @@ mod duration {
 
     pub(super) fn parse<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
         let text = String::deserialize(from)?;
-        let unusable = || {
-            D::Error::custom(format!(
-                "\"{text}\" is not a duration; write it like \"10s\", \"500ms\" or \"2m\""
-            ))
-        };
-        let signed: jiff::SignedDuration = text.parse().map_err(|_| unusable())?;
-        Duration::try_from(signed).map_err(|_| unusable())
+        super::read::parse_duration(&text).map_err(D::Error::custom)
+    }
+
+    pub(super) fn window<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        let window = parse(from)?;
+        if window > super::LONGEST_WINDOW {
+            return Err(D::Error::custom(format!(
+                "{window:?} is longer than {:?}: file systems are never frozen longer",
+                super::LONGEST_WINDOW
+            )));
+        }
+        Ok(window)
     }
 }

@@ -5,24 +5,13 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
+use crate::config::grants::OnFailure;
 use crate::consistency::{Level, Reason, ReasonCode};
 use crate::hook::{Hook, HookFailure, HookFailureKind, Outcome, Prepared};
 use crate::manifest::{HookRecord, MetadataEntry, StepRecord, StepResult};
 use crate::time::{Deadline, monotonic_ns};
 
 use super::events::{Recorder, Step};
-
-/// What the run does when a hook fails before the snapshot.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnFailure {
-    /// The run fails; everything is undone.
-    #[default]
-    Abort,
-    /// The run goes on without it, at a lower level.
-    Lower,
-    /// As `Lower`, and if its application is not here at all, the level is not lowered either.
-    Skip,
-}
 
 /// A hook, and its place in the run.
 #[derive(Debug)]
@@ -339,9 +328,9 @@ fn reason_to_go_on(on_failure: OnFailure, failure: &HookFailure) -> Option<Optio
     let absent = failure.kind == HookFailureKind::NotApplicable;
     let code = if absent { ReasonCode::HookNotApplicable } else { ReasonCode::HookFailed };
     match on_failure {
-        OnFailure::Abort => None,
         OnFailure::Skip if absent => Some(None),
-        OnFailure::Lower | OnFailure::Skip => Some(Some(Reason {
+        OnFailure::Abort | OnFailure::Skip => None,
+        OnFailure::Lower => Some(Some(Reason {
             limits_to: Level::FileSystem,
             code,
             detail: failure.to_string(),

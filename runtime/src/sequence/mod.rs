@@ -21,11 +21,11 @@ mod thawed;
 
 pub use events::{Event, Observer, Silent, Step};
 pub use failure::{Cause, Failure, MachineState, SnapshotState};
-pub use hooks::{OnFailure, PlannedHook};
+pub use hooks::PlannedHook;
 pub use prepared::{Planned, Prepared, Rehearsed};
 pub use quiesced::Quiesced;
 pub use frozen::{Frozen, Snapshotted};
-pub use request::{Cancel, Canceller, Request};
+pub use request::Request;
 pub use thawed::{Released, Report, Thawed};
 
 use crate::consistency::{Level, Reason, level_after};
@@ -76,8 +76,10 @@ struct Run {
     reasons: Vec<Reason>,
     /// Held until the run is over: a second run is refused meanwhile.
     lock: RunLock,
-    /// The level required, as long as the run can still stop without a snapshot.
+    /// When the run began.
     started: jiff::Timestamp,
+    /// Bytes of hooks' output that did not fit into memory.
+    dropped_output: u64,
 }
 
 impl Run {
@@ -104,7 +106,7 @@ impl Run {
     }
 
     fn check_cancelled(&self) -> Result<(), Cause> {
-        if self.request.cancel.is_cancelled() { Err(Cause::Cancelled) } else { Ok(()) }
+        if self.request.context.cancel.is_cancelled() { Err(Cause::Cancelled) } else { Ok(()) }
     }
 
     fn limit(&mut self, limits_to: Level, code: crate::consistency::ReasonCode, detail: String, disks: Vec<String>) {
@@ -116,6 +118,7 @@ impl Run {
         let attempted = hooks.attempted();
         let budget = self.request.deadlines.release;
         let not_released = hooks.release(outcome, budget, &mut self.recorder).await;
+        self.dropped_output += self.request.context.logs.forward();
         if not_released.is_empty() {
             self.lock.hooks_finished();
         }

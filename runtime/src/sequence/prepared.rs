@@ -1,5 +1,6 @@
 //! From the request to the point where nothing is left but to lock: plan, prepare, rehearse.
 
+use crate::config::grants::OnFailure;
 use crate::consistency::{Level, ReasonCode};
 use crate::guard::{self, ArmedGuard, GuardError, GuardOptions};
 use crate::hook::{Outcome, Prepared as HookPrepared};
@@ -9,7 +10,7 @@ use crate::provider::{GroupRequest, PreparedGroup};
 use crate::time::Deadline;
 
 use super::events::Recorder;
-use super::hooks::{HookSet, OnFailure};
+use super::hooks::HookSet;
 use super::{Cause, Failure, MachineState, Quiesced, Request, Run, SnapshotState, Step};
 
 /// It is known what would be frozen. Nothing is held but the run's lock.
@@ -68,7 +69,7 @@ impl Planned {
             Ok(lock) => lock,
             Err(cause) => return Err(early(cause, recorder)),
         };
-        let mut run = Run { request, recorder, reasons, lock, started: jiff::Timestamp::now() };
+        let mut run = Run { request, recorder, reasons, lock, started: jiff::Timestamp::now(), dropped_output: 0 };
         match plan_disks(&run.request).await {
             Ok(plan) => {
                 run.reasons.extend(plan.reasons.iter().cloned());
@@ -118,7 +119,7 @@ impl Planned {
         check_paths(run, &self.plan, &self.hooks, &prepared)?;
         run.check_level()?;
         let request = GroupRequest {
-            run_id: run.request.run_id.clone(),
+            run_id: run.request.context.run_id.clone(),
             name: run.request.name.clone(),
             description: run.request.description.clone(),
             disks: self.plan.disks.clone(),
@@ -156,7 +157,7 @@ impl Prepared {
     async fn arm_and_rehearse(&mut self) -> Result<ArmedGuard, (Step, Cause)> {
         let Self { run, plan, .. } = self;
         let options = GuardOptions {
-            run_id: run.request.run_id.clone(),
+            run_id: run.request.context.run_id.clone(),
             run_dir: run.request.run_dir.clone(),
             window: run.request.deadlines.freeze,
             expedite_rcu: run.request.expedite_rcu,
@@ -271,7 +272,7 @@ pub(crate) async fn plan_disks(request: &Request) -> Result<Plan, Cause> {
 }
 
 fn lock_and_recover(request: &Request, recorder: &mut Recorder) -> Result<RunLock, Cause> {
-    let lock = RunLock::acquire(&request.run_dir, &request.run_id)?;
+    let lock = RunLock::acquire(&request.run_dir, &request.context.run_id)?;
     let recovered = crate::freeze::recover(&request.run_dir)?;
     for line in recovered.lines() {
         recorder.warn(format!("after an earlier run that died: {line}"));

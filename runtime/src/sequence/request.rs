@@ -3,10 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::sync::watch;
-
 use crate::config::Deadlines;
 use crate::consistency::{Level, Reason};
+use crate::hook::{CancelToken, RunContext};
 use crate::paths::Paths;
 use crate::plan::Scope;
 use crate::provider::Provider;
@@ -17,8 +16,6 @@ use super::hooks::PlannedHook;
 /// What a run is asked to do.
 #[derive(Debug)]
 pub struct Request {
-    /// This run; unique.
-    pub run_id: String,
     /// The operator's name for the snapshot.
     pub name: String,
     /// Free text.
@@ -41,8 +38,8 @@ pub struct Request {
     pub hooks: Vec<PlannedHook>,
     /// What is known to limit the level before the run starts: no hook configured, scripts invalid.
     pub reasons: Vec<Reason>,
-    /// Asks the run to stop and undo.
-    pub cancel: Cancel,
+    /// What hooks know of the run: its id, its sessions, its log, and how it is asked to stop.
+    pub context: RunContext,
     /// Is told what happens.
     pub observer: Arc<dyn Observer>,
 }
@@ -51,8 +48,8 @@ impl Request {
     /// A run of `provider` over all its disks, without hooks, with default deadlines.
     #[must_use]
     pub fn new(name: impl Into<String>, provider: Arc<dyn Provider>) -> Self {
+        let run_id = uuid::Uuid::new_v4().to_string();
         Self {
-            run_id: uuid::Uuid::new_v4().to_string(),
             name: name.into(),
             description: String::new(),
             scope: Scope::default(),
@@ -64,57 +61,8 @@ impl Request {
             provider,
             hooks: Vec::new(),
             reasons: Vec::new(),
-            cancel: Cancel::never(),
+            context: RunContext::new(run_id, false, CancelToken::never()),
             observer: Arc::new(Silent),
         }
-    }
-}
-
-/// Asks a run to stop and undo what it did. Cloneable; asking twice is asking once.
-#[derive(Clone, Debug)]
-pub struct Canceller(Arc<watch::Sender<bool>>);
-
-/// The run's side of a [`Canceller`].
-#[derive(Clone, Debug)]
-pub struct Cancel(watch::Receiver<bool>);
-
-impl Canceller {
-    /// A canceller, and what the run gets of it.
-    #[must_use]
-    pub fn new() -> (Self, Cancel) {
-        let (sender, receiver) = watch::channel(false);
-        (Self(Arc::new(sender)), Cancel(receiver))
-    }
-
-    /// Asks to stop.
-    pub fn cancel(&self) {
-        self.0.send_replace(true);
-    }
-}
-
-impl Cancel {
-    /// Never asked.
-    #[must_use]
-    pub fn never() -> Self {
-        Canceller::new().1
-    }
-
-    /// True once asked.
-    #[must_use]
-    pub fn is_cancelled(&self) -> bool {
-        *self.0.borrow()
-    }
-
-    /// Resolves once asked; never, if nobody can ask any more.
-    pub async fn cancelled(&mut self) {
-        if self.0.wait_for(|asked| *asked).await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    }
-
-    /// The channel itself, for hooks.
-    #[must_use]
-    pub fn receiver(&self) -> watch::Receiver<bool> {
-        self.0.clone()
     }
 }

@@ -144,7 +144,7 @@ impl Released {
         Manifest {
             schema_version: SCHEMA_VERSION,
             stillpoint: env!("CARGO_PKG_VERSION").to_owned(),
-            run_id: run.request.run_id.clone(),
+            run_id: run.request.context.run_id.clone(),
             name: run.request.name.clone(),
             description: run.request.description.clone(),
             started: run.started.to_string(),
@@ -163,7 +163,7 @@ impl Released {
                 hold_ns: self.hold_ns,
                 total_ns: run.recorder.elapsed_ns(),
             },
-            output_dropped_bytes: 0,
+            output_dropped_bytes: run.dropped_output,
             warnings: run.recorder.warnings().to_vec(),
         }
     }
