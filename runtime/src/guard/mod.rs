@@ -2,10 +2,33 @@
 //! memory locked, signals blocked. It owns the deadline, watches the agent, and thaws what is ours
 //! whatever becomes of the agent. A sentinel in another cgroup does the same for the guard.
 
+mod board;
+mod cgroup;
+mod error;
+mod harden;
+mod link;
+pub(crate) mod mounts;
+mod process;
+mod protocol;
+pub(crate) mod rcu;
+mod sentinel;
+pub(crate) mod spawn;
+mod watched;
+pub(crate) mod worker;
+
+use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::plan::FileSystem;
+use crate::time::monotonic_ns;
+use link::Link;
+use protocol::Request;
+
+pub use error::{GuardError, Peer};
+
+/// Nothing is ever frozen for longer than this.
+pub const LONGEST_WINDOW: Duration = Duration::from_secs(30);
 
 /// How a run is guarded.
 #[derive(Clone, Debug)]
@@ -61,69 +84,151 @@ pub struct StepTimes {
 
 /// Starts guard and sentinel and waits until both say that they are armed.
 ///
+/// The window is cut to [`LONGEST_WINDOW`], and to half of `hung_task_timeout_secs` on a machine
+/// that panics when a task hangs that long; [`ArmedGuard::window`] says what it is.
+///
 /// # Errors
-/// If a file system cannot be opened or is not the planned one, or a process cannot be started.
-/// Nothing has been frozen then, and no process is left.
+/// If a file system cannot be opened or is not the planned one, a process cannot be started, or the
+/// journal cannot be written or lies on a planned file system. Nothing has been frozen then, and no
+/// process is left.
 pub async fn arm(
-    _file_systems: &[FileSystem],
-    _options: GuardOptions,
+    file_systems: &[FileSystem],
+    options: GuardOptions,
 ) -> Result<ArmedGuard, GuardError> {
-    unimplemented!()
+    let window = options.window.min(LONGEST_WINDOW).min(half_of_hung_task_panic());
+    Ok(ArmedGuard { link: Link::arm(file_systems, options, window).await? })
+}
+
+/// Half the time after which this kernel panics over a hung task; without end if it does not.
+fn half_of_hung_task_panic() -> Duration {
+    let read = |name: &str| -> Option<u64> {
+        fs::read_to_string(format!("/proc/sys/kernel/{name}")).ok()?.trim().parse().ok()
+    };
+    match (read("hung_task_panic"), read("hung_task_timeout_secs")) {
+        (Some(1..), Some(seconds @ 1..)) => Duration::from_secs(seconds) / 2,
+        _ => Duration::MAX,
+    }
 }
 
 /// Takes over if this process was started as a guard or a sentinel: then it does not return.
 /// The first thing that `main` of any program that embeds the runtime calls.
-pub fn enter() {}
+pub fn enter() {
+    spawn::enter();
+}
 
-/// Guard and sentinel are armed; nothing is frozen but for moments, by the rehearsal.
+/// Guard and sentinel are armed; nothing is frozen but for moments, by the rehearsal. Dropping it
+/// ends both, and undoes what was done.
 #[derive(Debug)]
 #[must_use = "an armed guard is disarmed, or frozen with"]
-pub struct ArmedGuard {}
+pub struct ArmedGuard {
+    link: Link,
+}
 
 impl ArmedGuard {
+    /// What the operator should know: a sentinel without a cgroup of its own, memory that could not
+    /// be locked, `rcu_expedited` that could not be raised.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.link.warnings
+    }
+
+    /// The window as it is in force.
+    #[must_use]
+    pub fn window(&self) -> Duration {
+        self.link.window()
+    }
+
     /// `syncfs` of each file system, in parallel; gives up waiting after `budget`.
-    pub async fn sync(&mut self, _budget: Duration) -> Result<StepTimes, GuardError> {
-        unimplemented!()
+    ///
+    /// # Errors
+    /// [`GuardError::SyncTimedOut`] names those that have not returned. They go on in the kernel,
+    /// and until they return, a rehearsal or a freeze says [`GuardError::Busy`].
+    pub async fn sync(&mut self, budget: Duration) -> Result<StepTimes, GuardError> {
+        let budget_ms = u64::try_from(budget.as_millis()).unwrap_or(u64::MAX);
+        self.timed(Request::Sync { budget_ms }, budget).await
     }
 
     /// Freezes and thaws all, wave by wave, in parallel within a wave; afterwards keeps the
-    /// superblocks warm until [`ArmedGuard::freeze`] or [`ArmedGuard::disarm`].
+    /// superblocks warm until [`ArmedGuard::freeze`] or [`ArmedGuard::disarm`], or for 2 s.
+    ///
+    /// # Errors
+    /// As [`ArmedGuard::freeze`].
     pub async fn rehearse(&mut self) -> Result<StepTimes, GuardError> {
-        unimplemented!()
+        let window = self.link.window();
+        self.timed(Request::Rehearse, window).await
+    }
+
+    async fn timed(&mut self, request: Request, limit: Duration) -> Result<StepTimes, GuardError> {
+        let began_ns = monotonic_ns();
+        self.link.ask(request, limit).await?;
+        Ok(StepTimes { began_ns, ended_ns: monotonic_ns() })
     }
 
     /// Freezes all, stacked first. On an error everything is thawed again before this returns, and
     /// the guard is still armed, to be disarmed.
-    pub async fn freeze(self) -> Result<Freeze, (ArmedGuard, GuardError)> {
-        unimplemented!()
+    ///
+    /// # Errors
+    /// The first refusal of the kernel, in its own variant; [`GuardError::FreezeTimedOut`];
+    /// [`GuardError::GuardLost`] and [`GuardError::SentinelLost`]; [`GuardError::NotThawed`] if a
+    /// freeze is still in flight that cannot be ended.
+    #[expect(clippy::result_large_err, reason = "the error gives the armed guard back")]
+    pub async fn freeze(mut self) -> Result<Freeze, (ArmedGuard, GuardError)> {
+        let window = self.link.window();
+        match self.link.ask(Request::Freeze, window).await {
+            Ok(()) => {
+                let times = self.link.times();
+                Ok(Freeze { link: self.link, times })
+            }
+            Err(error) => Err((self, error)),
+        }
     }
 
     /// Ends guard and sentinel, puts `rcu_expedited` back, removes the journal.
+    ///
+    /// # Errors
+    /// [`GuardError::NotThawed`] if a file system is still frozen or being frozen. The guard then
+    /// stays, and thaws it as soon as the kernel lets it.
     pub async fn disarm(self) -> Result<(), GuardError> {
-        unimplemented!()
+        self.link.disarm().await
     }
 }
 
-/// File systems are frozen. Dropping it thaws, too; [`Freeze::thaw`] is the way that tells.
+/// File systems are frozen. Dropping it thaws, too: the guard sees the conversation end, and does.
+/// [`Freeze::thaw`] is the way that tells.
 #[derive(Debug)]
 #[must_use = "file systems are frozen until this is thawed"]
-pub struct Freeze {}
+pub struct Freeze {
+    link: Link,
+    times: Vec<FileSystemTimes>,
+}
 
 impl Freeze {
     /// Times so far, in the order of the file systems given to [`arm`].
+    #[must_use]
     pub fn times(&self) -> &[FileSystemTimes] {
-        unimplemented!()
+        &self.times
     }
 
     /// Resolves if the freeze ended without being asked: the deadline passed, or guard or sentinel
     /// is lost. The caller then stops waiting for the provider and calls [`Freeze::thaw`].
+    /// It may be dropped at any time, in a `select!`, and called again.
     pub async fn broken(&mut self) -> Break {
-        unimplemented!()
+        self.link.broken().await.as_break()
     }
 
-    /// Thaws all in parallel and says what became of each.
+    /// Thaws all in parallel and says what became of each. If the guard is lost, the sentinel does
+    /// it, or the agent itself; then [`Thaw::broken`] says so, and the guard that is given back is
+    /// good only to be disarmed.
+    ///
+    /// # Errors
+    /// [`GuardError::NotThawed`] names what may still be frozen. Guard and sentinel, as far as they
+    /// are left, go on trying.
     pub async fn thaw(self) -> Result<(ArmedGuard, Thaw), GuardError> {
-        unimplemented!()
+        let mut link = self.link;
+        let turned_read_only = link.thaw().await?;
+        let file_systems = link.thawed(&turned_read_only);
+        let broken = link.aborted().map(board::Abort::as_break);
+        Ok((ArmedGuard { link }, Thaw { file_systems, broken }))
     }
 }
 
@@ -145,23 +250,4 @@ pub enum Break {
     GuardLost,
     /// The sentinel is gone; the guard has thawed.
     SentinelLost,
-}
-
-/// What went wrong with the guard. Nothing of ours is frozen when it is returned, unless it is
-/// [`GuardError::NotThawed`].
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum GuardError {
-    /// FIFREEZE: somebody else has frozen it. It is not ours and is left as it is.
-    #[error("{} is frozen already, by somebody else", mount_point.display())]
-    FrozenByOther {
-        /// Which.
-        mount_point: PathBuf,
-    },
-    /// One or more file systems could not be thawed, or are not known to be.
-    #[error("{} may still be frozen", mount_points.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", "))]
-    NotThawed {
-        /// Which.
-        mount_points: Vec<PathBuf>,
-    },
 }

@@ -4,3 +4,7 @@
 pub(crate) mod exec;
 pub(crate) mod exec_lease;
 pub(crate) mod loopdev;
+pub(crate) mod fsfreeze;
+pub(crate) mod guardproc;
+pub(crate) mod guardproc_page;
+pub(crate) mod probe;

@@ -1,0 +1,156 @@
+//! The sentinel: does for the guard what the guard does for the agent. It freezes nothing, and thaws
+//! only when the guard is gone, stopped, or past its deadline.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::board::{Abort, Board, boottime_ns};
+use super::harden::harden;
+use super::protocol::{Arm, Failure, FailureKind, Reply, receive_arm, send_to};
+use super::watched::Watched;
+use super::worker::Workers;
+use super::{cgroup, rcu};
+use crate::journal::FreezeRecord;
+
+/// How often it looks, beside being woken by the guard's end.
+const TICK_MS: u16 = 20;
+/// How long after the deadline it leaves the thaw to the guard. A thaw takes about 1 ms.
+const MARGIN: Duration = Duration::from_millis(100);
+/// How long it goes on trying to thaw when a FITHAW fails.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Runs the sentinel until the guard needs none any more, or is gone.
+pub(crate) fn run(socket: OwnedFd) -> io::Result<()> {
+    let mut warnings = harden(c"stillpoint-sentinel");
+    let own_cgroup = cgroup::enter_own()
+        .inspect_err(|error| {
+            warnings.push(format!(
+                "the sentinel has no cgroup of its own ({error}): \
+                 killing the agent's cgroup at once kills it too"
+            ));
+        })
+        .ok();
+    let (plan, fds) = receive_arm(&socket)?;
+    match Sentinel::new(plan, fds) {
+        Ok(mut sentinel) => {
+            sentinel.board.sentinel_watches();
+            send_to(&socket, &Reply::Armed { cgroup: own_cgroup.clone(), warnings })?;
+            sentinel.watch();
+            sentinel.leave(own_cgroup);
+        }
+        Err(error) => {
+            let failure = Failure::new(FailureKind::Protocol, Vec::new()).detail(error);
+            let _ = send_to(&socket, &Reply::Failed(failure));
+            own_cgroup.iter().for_each(|own| cgroup::leave_own(own));
+        }
+    }
+    Ok(())
+}
+
+struct Sentinel {
+    plan: Arm,
+    board: Arc<Board>,
+    agent: Watched,
+    guard: Watched,
+    workers: Workers,
+    /// Since when the agent is gone with something frozen and the guard has done nothing.
+    guard_idle_since: Option<u64>,
+}
+
+impl Sentinel {
+    fn new(plan: Arm, fds: Vec<OwnedFd>) -> io::Result<Self> {
+        let mut fds = fds.into_iter();
+        let mut next = || fds.next().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData));
+        let board = Arc::new(Board::open(next()?)?);
+        let agent = Watched::new(next()?, plan.agent.pid)?;
+        let guard = Watched::new(next()?, plan.guard.pid)?;
+        let workers = Workers::start_thawing(Arc::clone(&board), fds.collect())?;
+        if workers.len() != board.len() {
+            return Err(io::Error::from(io::ErrorKind::InvalidData));
+        }
+        Ok(Self { plan, board, agent, guard, workers, guard_idle_since: None })
+    }
+
+    /// Watches until the guard is gone. A guard that goes without having undone everything leaves
+    /// that to us.
+    fn watch(&mut self) {
+        while !self.guard.is_gone() {
+            self.board.sentinel_watches();
+            if let Some(why) = self.guard_fails() {
+                self.board.abort(why);
+                self.workers.thaw_all();
+            }
+            let mut fds = [PollFd::new(self.guard.as_fd(), PollFlags::POLLIN)];
+            let _ = poll(&mut fds, PollTimeout::from(TICK_MS));
+        }
+        if !self.board.disarmed() {
+            self.board.abort(Abort::GuardLost);
+        }
+        self.workers.no_freeze_is_in_flight();
+        self.workers.thaw_all();
+        self.wait_until_thawed();
+    }
+
+    /// Waits for the thawing threads. If storage is dead they cannot succeed; then the journal
+    /// stays, for `stillpoint thaw`.
+    fn wait_until_thawed(&self) {
+        let began = Instant::now();
+        while !self.board.all_idle() && began.elapsed() < PATIENCE {
+            let mut fds = [PollFd::new(self.workers.progress().as_fd(), PollFlags::POLLIN)];
+            let _ = poll(&mut fds, PollTimeout::from(TICK_MS));
+            let _ = self.workers.progress().read();
+        }
+    }
+
+    /// Why the guard, which is still there, must be helped out.
+    fn guard_fails(&mut self) -> Option<Abort> {
+        if self.board.all_idle() {
+            self.guard_idle_since = None;
+            return None;
+        }
+        let now = boottime_ns();
+        let margin = u64::try_from(MARGIN.as_nanos()).unwrap_or(u64::MAX);
+        if let Some(given_up) = self.board.aborted() {
+            // The guard thaws in the same moment; helping does no harm.
+            return Some(given_up);
+        }
+        if self.board.deadline_ns().is_some_and(|at| at.saturating_add(margin) <= now) {
+            return Some(Abort::DeadlinePassed);
+        }
+        if self.guard.is_dying() {
+            return Some(Abort::GuardLost);
+        }
+        if self.agent.is_gone() || self.agent.is_dying() {
+            let since = *self.guard_idle_since.get_or_insert(now);
+            return (since.saturating_add(margin) <= now).then_some(Abort::AgentLost);
+        }
+        None
+    }
+
+    /// Puts back what a lost guard has left, and goes.
+    fn leave(&self, own_cgroup: Option<PathBuf>) {
+        if !self.board.disarmed() {
+            undo_the_rest(&self.board, &self.plan);
+        }
+        own_cgroup.iter().for_each(|own| cgroup::leave_own(own));
+    }
+}
+
+/// What remains to be undone when a guard was lost and every file system is thawed: `rcu_expedited`
+/// and the journal. If a thaw failed, the journal stays, for `stillpoint thaw`.
+pub(crate) fn undo_the_rest(board: &Board, plan: &Arm) {
+    if let Some(before) = board.rcu_before()
+        && rcu::restore(before).is_ok()
+    {
+        board.set_rcu_before(None);
+    }
+    if board.all_idle() {
+        let _ = FreezeRecord::remove(&plan.run_dir);
+        board.set_disarmed();
+    }
+}

@@ -1,0 +1,73 @@
+//! Starting guard and sentinel: this binary again, under another name.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, getsockopt, socketpair, sockopt::SockType as TypeOf,
+};
+
+use super::protocol::{GUARD_NAME, SENTINEL_NAME, TOUCH_NAME};
+use crate::sys::guardproc::{close_all_from, pidfd_open, take_stdin};
+
+/// A guard or a sentinel that was started.
+#[derive(Debug)]
+pub(crate) struct Started {
+    pub(crate) pid: u32,
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) socket: OwnedFd,
+}
+
+/// Starts this binary again under another name, with a socket as its standard input (the one
+/// descriptor that can be handed over without a moment in which another thread's child inherits it).
+pub(crate) fn start(name: &str) -> io::Result<Started> {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
+    let child = command(name).stdin(theirs).spawn()?;
+    let pid = child.id();
+    // Before anything can reap it, so that the number is still its own.
+    let pidfd = pidfd_open(pid)?;
+    reap(child)?;
+    Ok(Started { pid, pidfd, socket: ours })
+}
+
+/// This binary under another name: no environment, no output, and by `/proc/self/exe`, so that it
+/// is the same one even if the file was replaced.
+pub(crate) fn command(name: &str) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0(name).env_clear().current_dir("/").stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+/// Waits for a child in a thread of its own: it may outlive everything that would wait for it.
+pub(crate) fn reap(mut child: Child) -> io::Result<()> {
+    let wait = move || drop(child.wait());
+    thread::Builder::new().name("reap".into()).stack_size(64 << 10).spawn(wait).map(drop)
+}
+
+/// Takes over if this process was started by [`start`]: see [`super::enter`].
+#[expect(clippy::exit, reason = "a guard process ends here; its caller's main must not run")]
+pub(crate) fn enter() {
+    let Some(name) = std::env::args_os().next() else { return };
+    if name == TOUCH_NAME {
+        std::process::exit(crate::freeze::touch_stdin());
+    }
+    let run = match name.to_str() {
+        Some(GUARD_NAME) => super::process::run,
+        Some(SENTINEL_NAME) => super::sentinel::run,
+        _ => return,
+    };
+    // A program of that name that somebody else started is not one of ours.
+    if !stdin_is_our_socket() {
+        return;
+    }
+    let result = close_all_from(3).and_then(|()| take_stdin()).and_then(run);
+    std::process::exit(i32::from(result.is_err()));
+}
+
+fn stdin_is_our_socket() -> bool {
+    getsockopt(&std::io::stdin().as_fd(), TypeOf) == Ok(SockType::SeqPacket)
+}

@@ -1,0 +1,179 @@
+//! One run at a time, and the agent's part of the journal.
+
+use std::fs::{self, File};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+
+use super::{HookEntry, JournalError, ProcessId, RunRecord, boot_id, prepare_directory};
+
+/// Who holds the lock: the content of the lock file.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Holder {
+    run_id: String,
+    pid: u32,
+    since: String,
+}
+
+/// The lock of a run, held until it is dropped, or its process is gone. It is never inherited.
+#[derive(Debug)]
+#[must_use = "the run is locked only as long as this lives"]
+pub struct RunLock {
+    _file: Flock<File>,
+    run_dir: PathBuf,
+    record: RunRecord,
+}
+
+impl RunLock {
+    /// Locks `run_dir` for a run. What an earlier run left there is not touched: look at it with
+    /// [`crate::freeze::recover`] before the first [`RunLock::hook_begun`].
+    ///
+    /// # Errors
+    /// [`JournalError::RunInProgress`] names the run that holds it.
+    pub fn acquire(run_dir: &Path, run_id: &str) -> Result<Self, JournalError> {
+        prepare_directory(run_dir)?;
+        let path = run_dir.join("lock");
+        let file = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(JournalError::file("open", &path))?;
+        let mut file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(file) => file,
+            Err((file, Errno::EWOULDBLOCK)) => return Err(in_progress(file)),
+            Err((_, errno)) => return Err(JournalError::file("lock", &path)(errno.into())),
+        };
+        let record = RunRecord {
+            run_id: run_id.to_owned(),
+            agent: ProcessId::myself(),
+            started: jiff::Timestamp::now().to_string(),
+            boot_id: boot_id()?,
+            hooks: Vec::new(),
+        };
+        write_holder(&mut file, &record).map_err(JournalError::file("write", &path))?;
+        Ok(Self { _file: file, run_dir: run_dir.to_owned(), record })
+    }
+
+    /// The directory that is locked.
+    #[must_use]
+    pub fn run_dir(&self) -> &Path {
+        &self.run_dir
+    }
+
+    /// This run, as it stands in the journal.
+    #[must_use]
+    pub fn record(&self) -> &RunRecord {
+        &self.record
+    }
+
+    /// Writes down that a hook's quiesce is about to begin. Call it before the act.
+    ///
+    /// # Errors
+    /// If the journal cannot be written; the hook must then not be begun.
+    pub fn hook_begun(&mut self, hook: &str) -> Result<(), JournalError> {
+        self.record.hooks.push(HookEntry { name: hook.to_owned(), finished: false });
+        self.record.save(&self.run_dir)
+    }
+
+    /// Writes down that a hook's release has ended. Call it after the act.
+    ///
+    /// # Errors
+    /// If the journal cannot be written: the next run will then release the hook once more.
+    pub fn hook_finished(&mut self, hook: &str) -> Result<(), JournalError> {
+        for entry in self.record.hooks.iter_mut().filter(|entry| entry.name == hook) {
+            entry.finished = true;
+        }
+        self.record.save(&self.run_dir)
+    }
+}
+
+impl Drop for RunLock {
+    /// A run that left no hook behind leaves no record either.
+    fn drop(&mut self) {
+        if !self.record.hooks.is_empty() && self.record.unfinished_hooks().next().is_none() {
+            let _ = RunRecord::remove(&self.run_dir);
+        }
+    }
+}
+
+fn write_holder(file: &mut File, record: &RunRecord) -> std::io::Result<()> {
+    let holder = Holder {
+        run_id: record.run_id.clone(),
+        pid: record.agent.pid,
+        since: record.started.clone(),
+    };
+    file.set_len(0)?;
+    file.rewind()?;
+    file.write_all(&serde_json::to_vec(&holder)?)
+}
+
+/// Names the holder. If it has locked but not written yet, what is known is that there is one.
+fn in_progress(mut file: File) -> JournalError {
+    let mut text = String::new();
+    let holder = match file.read_to_string(&mut text) {
+        Ok(_) => serde_json::from_str(&text).unwrap_or_default(),
+        Err(_) => Holder::default(),
+    };
+    let Holder { run_id, pid, since } = holder;
+    JournalError::RunInProgress { run_id, pid, since }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_run_is_refused_and_told_about_the_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = RunLock::acquire(dir.path(), "run-one").unwrap();
+        match RunLock::acquire(dir.path(), "run-two").unwrap_err() {
+            JournalError::RunInProgress { run_id, pid, since } => {
+                assert_eq!(run_id, "run-one");
+                assert_eq!(pid, std::process::id());
+                assert_eq!(since, first.record().started);
+            }
+            other => panic!("{other}"),
+        }
+        drop(first);
+        let _third = RunLock::acquire(dir.path(), "run-three").unwrap();
+    }
+
+    #[test]
+    fn hooks_begun_and_not_finished_are_found_in_reverse_and_released_ones_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut lock = RunLock::acquire(dir.path(), "r").unwrap();
+        for hook in ["a", "b", "c"] {
+            lock.hook_begun(hook).unwrap();
+        }
+        lock.hook_finished("b").unwrap();
+        drop(lock);
+        let left = RunRecord::load(dir.path()).unwrap().unwrap();
+        assert_eq!(left.unfinished_hooks().collect::<Vec<_>>(), ["c", "a"]);
+    }
+
+    #[test]
+    fn a_run_that_released_everything_leaves_no_record() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut lock = RunLock::acquire(dir.path(), "r").unwrap();
+        lock.hook_begun("a").unwrap();
+        lock.hook_finished("a").unwrap();
+        drop(lock);
+        assert_eq!(RunRecord::load(dir.path()).unwrap(), None);
+    }
+
+    #[test]
+    fn a_directory_that_others_can_write_to_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        let refused = RunLock::acquire(dir.path(), "r").unwrap_err();
+        assert!(matches!(refused, JournalError::DirectoryNotOurs { mode: 0o777, .. }), "{refused}");
+    }
+}

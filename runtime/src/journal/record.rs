@@ -1,0 +1,130 @@
+//! The two records of the journal.
+
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{JournalError, ProcessId};
+use crate::plan::DevId;
+
+/// `run.json`: what a run has begun with applications, for the run after a crash.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RunRecord {
+    /// Which run.
+    pub run_id: String,
+    /// Its agent.
+    pub agent: ProcessId,
+    /// When it began, RFC 3339, UTC.
+    pub started: String,
+    /// In which boot.
+    pub boot_id: String,
+    /// Hooks whose quiesce was begun, in that order.
+    pub hooks: Vec<HookEntry>,
+}
+
+/// One hook in [`RunRecord`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HookEntry {
+    /// The operator's name for it.
+    pub name: String,
+    /// Its release has ended.
+    pub finished: bool,
+}
+
+impl RunRecord {
+    /// Hooks that were begun and not released, last first: the order to release them in.
+    pub fn unfinished_hooks(&self) -> impl Iterator<Item = &str> {
+        self.hooks.iter().rev().filter(|hook| !hook.finished).map(|hook| hook.name.as_str())
+    }
+
+    pub(crate) fn path(run_dir: &Path) -> PathBuf {
+        run_dir.join("run.json")
+    }
+
+    /// What the last run left, if it left anything.
+    ///
+    /// # Errors
+    /// If the file is there and cannot be read.
+    pub fn load(run_dir: &Path) -> Result<Option<Self>, JournalError> {
+        super::read(&Self::path(run_dir))
+    }
+
+    pub(crate) fn save(&self, run_dir: &Path) -> Result<(), JournalError> {
+        super::write(&Self::path(run_dir), self)
+    }
+
+    /// Removes it: nothing is left to undo.
+    ///
+    /// # Errors
+    /// If the file is there and cannot be removed.
+    pub fn remove(run_dir: &Path) -> Result<(), JournalError> {
+        super::remove(&Self::path(run_dir))
+    }
+}
+
+/// `freeze.json`: what a guard may have frozen and changed. It is there while a guard is armed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FreezeRecord {
+    /// Which run.
+    pub run_id: String,
+    /// In which boot.
+    pub boot_id: String,
+    /// Its agent.
+    pub agent: ProcessId,
+    /// The guard that wrote this.
+    pub guard: ProcessId,
+    /// The guard's sentinel.
+    pub sentinel: ProcessId,
+    /// The sentinel's own cgroup, to be removed.
+    pub sentinel_cgroup: Option<PathBuf>,
+    /// Longest time from before a first FIFREEZE to the thaw, in milliseconds.
+    pub window_ms: u64,
+    /// `rcu_expedited` before we raised it; absent if we did not.
+    pub rcu_expedited_before: Option<u32>,
+    /// The file systems of the plan.
+    pub file_systems: Vec<FrozenEntry>,
+}
+
+/// One file system in [`FreezeRecord`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FrozenEntry {
+    /// Its superblock.
+    pub superblock: DevId,
+    /// The mount that it is frozen by.
+    pub mount_point: PathBuf,
+    /// The kernel's id of that mount.
+    pub mount_id: u64,
+    /// Type, as the kernel names it.
+    pub fs_type: String,
+    /// It may be frozen, and if it is, then by us.
+    pub ours: bool,
+}
+
+impl FreezeRecord {
+    /// Where it is in a run directory.
+    #[must_use]
+    pub fn path(run_dir: &Path) -> PathBuf {
+        run_dir.join("freeze.json")
+    }
+
+    /// What a guard wrote, if it is there.
+    ///
+    /// # Errors
+    /// If the file is there and cannot be read.
+    pub fn load(run_dir: &Path) -> Result<Option<Self>, JournalError> {
+        super::read(&Self::path(run_dir))
+    }
+
+    pub(crate) fn save(&self, run_dir: &Path) -> Result<(), JournalError> {
+        super::write(&Self::path(run_dir), self)
+    }
+
+    pub(crate) fn remove(run_dir: &Path) -> Result<(), JournalError> {
+        super::remove(&Self::path(run_dir))
+    }
+}
