@@ -4,3 +4,4 @@
 pub(crate) mod exec;
 pub(crate) mod exec_lease;
 pub(crate) mod loopdev;
+pub(crate) mod reflink;
