@@ -591,12 +591,12 @@ fn in_any_stack_what_lies_above_is_frozen_before_what_lies_below() {
         let mut text = String::from("1 0 254:1 / / rw - ext4 /dev/vda1 rw\n");
         let mut machine = Machine::default().block("254:1", "vda1");
         let mut carrier = vec![None; count];
-        for this in 0..count {
+        for (this, carrier) in carrier.iter_mut().enumerate() {
             let fs_type = ["ext4", "xfs", "vfat"][random(3)];
             text +=
                 &format!("{} 1 7:{this} / /m{this} rw - {fs_type} /dev/loop{this} rw\n", this + 2);
-            carrier[this] = if this == 0 { None } else { Some(random(this)) };
-            let image = carrier[this].map_or("/i".into(), |on: usize| format!("/m{on}/i"));
+            *carrier = if this == 0 { None } else { Some(random(this)) };
+            let image = carrier.map_or("/i".into(), |on: usize| format!("/m{on}/i"));
             machine = machine.ring(&format!("7:{this}"), &format!("loop{this}"), &image);
         }
         let plan = machine.mounted(&text).plan(&[disk("254:1", "vda1")]).unwrap();

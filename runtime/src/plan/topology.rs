@@ -68,6 +68,50 @@ pub enum Layer {
     Block(DevId),
 }
 
+impl Inventory {
+    /// The mount that `path` (canonical) is on.
+    #[must_use]
+    pub fn mount_of(&self, path: &Path) -> Option<&Mount> {
+        MountTable::new(&self.mounts).resolve(path)
+    }
+
+    /// A mount of the file system that the file behind a loop device is on.
+    pub(crate) fn host_of(&self, backing: &BackingFile) -> Option<&Mount> {
+        let topology = Topology::new(self);
+        let host = topology.host(backing)?;
+        topology.mounts_of(host).next()
+    }
+
+    /// True if looking up `path` crosses local file systems alone: nobody can make us wait.
+    pub(crate) fn is_local(&self, path: &Path) -> bool {
+        let table = MountTable::new(&self.mounts);
+        table.walk(path).iter().all(|mount| kinds::is_local(mount))
+    }
+
+    /// The first of `superblocks` that the file system of `path` is, or lies on: if that one is
+    /// frozen, a write to `path` waits.
+    pub(crate) fn lies_on(
+        &self,
+        path: &Path,
+        superblocks: &[DevId],
+    ) -> Result<Option<DevId>, PlanError> {
+        let Some(mount) = self.mount_of(path) else { return Ok(None) };
+        let layers = Topology::new(self).closure(Layer::FileSystem(mount.superblock))?;
+        let below = |&&it: &&DevId| layers.contains(&Layer::FileSystem(it));
+        Ok(superblocks.iter().find(below).copied())
+    }
+
+    /// The mounts of file systems that lie on the block device, at whatever depth.
+    pub(crate) fn mounts_over(&self, device: DevId) -> Vec<&Mount> {
+        let topology = Topology::new(self);
+        let over = |mount: &&Mount| {
+            let layers = topology.closure(Layer::FileSystem(mount.superblock)).unwrap_or_default();
+            layers.contains(&Layer::Block(device))
+        };
+        self.mounts.iter().filter(over).collect()
+    }
+}
+
 /// The questions that a plan asks about an [`Inventory`].
 #[derive(Debug)]
 pub(super) struct Topology<'a> {

@@ -13,6 +13,8 @@ use crate::manifest::Manifest;
 use crate::plan::DevId;
 use crate::time::Deadline;
 
+pub mod reflink;
+
 /// A disk of this instance that the provider can snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -76,6 +78,9 @@ pub struct GroupSummary {
     pub members: Vec<Member>,
     /// The manifest, if one was written: without one the run did not end well.
     pub manifest: Option<Box<Manifest>>,
+    /// Why this group must not be used, if so: the run that made it did not get to its end.
+    #[serde(default)]
+    pub incomplete: Option<String>,
 }
 
 /// One disk of a group, attached as a copy.

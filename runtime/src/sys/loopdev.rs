@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -11,10 +11,10 @@ use nix::libc;
 
 use crate::plan::DevId;
 
-const LOOP_CLR_FD: libc::c_ulong = 0x4C01;
-const LOOP_GET_STATUS64: libc::c_ulong = 0x4C05;
-const LOOP_CONFIGURE: libc::c_ulong = 0x4C0A;
-const LOOP_CTL_GET_FREE: libc::c_ulong = 0x4C82;
+const LOOP_CLR_FD: libc::Ioctl = 0x4C01;
+const LOOP_GET_STATUS64: libc::Ioctl = 0x4C05;
+const LOOP_CONFIGURE: libc::Ioctl = 0x4C0A;
+const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4C82;
 
 const LO_FLAGS_DIRECT_IO: u32 = 16;
 const LO_FLAGS_PARTSCAN: u32 = 8;
@@ -74,15 +74,22 @@ pub(crate) struct LoopStatus {
     pub(crate) file_system: DevId,
     /// The file's inode number.
     pub(crate) inode: u64,
-    /// Where in the file the device begins, in bytes.
-    pub(crate) offset: u64,
-    /// Where it ends at most, in bytes; 0: at the end of the file.
-    pub(crate) size_limit: u64,
+    /// Which part of the file it shows.
+    pub(crate) extent: Extent,
 }
 
 /// Asks the loop device at `node`; `None` if no file is attached.
 pub(crate) fn status(node: &Path) -> io::Result<Option<LoopStatus>> {
-    let device = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(node)?;
+    status_of(&open(node)?)
+}
+
+/// Opens a loop device to ask it. While it is open, its file stays attached.
+pub(crate) fn open(node: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(node)
+}
+
+/// Asks an opened loop device; `None` if no file is attached.
+pub(crate) fn status_of(device: &File) -> io::Result<Option<LoopStatus>> {
     let mut info = NO_INFO;
     // SAFETY: the descriptor is open for the whole call, and the kernel writes one loop_info64,
     // which LoopInfo mirrors field by field, into memory that we own.
@@ -91,33 +98,42 @@ pub(crate) fn status(node: &Path) -> io::Result<Option<LoopStatus>> {
         Ok(_) => Ok(Some(LoopStatus {
             file_system: DevId::of(info.device),
             inode: info.inode,
-            offset: info.offset,
-            size_limit: info.size_limit,
+            extent: Extent { offset: info.offset, size_limit: info.size_limit },
         })),
         Err(Errno::ENXIO) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
 
+/// The part of a file that a loop device shows, in bytes; a `size_limit` of 0: to the end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Extent {
+    /// Where it begins.
+    pub(crate) offset: u64,
+    /// How long it is at most.
+    pub(crate) size_limit: u64,
+}
+
 /// Attaches `image` to a free loop device and gives its node. Direct I/O is used where the file
 /// system can do it, so that the image's pages are not cached twice.
-pub(crate) fn attach(image: &File, name: &Path) -> io::Result<PathBuf> {
-    let direct = configure_free(image, name, LO_FLAGS_PARTSCAN | LO_FLAGS_DIRECT_IO);
-    match direct {
+pub(crate) fn attach(image: &File, name: &Path, extent: Extent) -> io::Result<PathBuf> {
+    let with =
+        |flags| LoopInfo { offset: extent.offset, size_limit: extent.size_limit, flags, ..NO_INFO };
+    match configure_free(image, name, with(LO_FLAGS_PARTSCAN | LO_FLAGS_DIRECT_IO)) {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-            configure_free(image, name, LO_FLAGS_PARTSCAN)
+            configure_free(image, name, with(LO_FLAGS_PARTSCAN))
         }
         other => other,
     }
 }
 
-fn configure_free(image: &File, name: &Path, flags: u32) -> io::Result<PathBuf> {
+fn configure_free(image: &File, name: &Path, info: LoopInfo) -> io::Result<PathBuf> {
     let control = File::options().read(true).write(true).open("/dev/loop-control")?;
     let mut attempts = 0;
     loop {
         let number = free_number(&control)?;
         let node = PathBuf::from(format!("/dev/loop{number}"));
-        match configure(image, name, &node, flags) {
+        match configure(image, name, &node, info) {
             // Somebody else took it between the two calls.
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) && attempts < ATTEMPTS => {
                 attempts += 1;
@@ -134,11 +150,10 @@ fn free_number(control: &File) -> io::Result<i32> {
     Ok(Errno::result(number)?)
 }
 
-fn configure(image: &File, name: &Path, node: &Path, flags: u32) -> io::Result<()> {
+fn configure(image: &File, name: &Path, node: &Path, info: LoopInfo) -> io::Result<()> {
     let device = File::options().read(true).write(true).open(node)?;
     let fd = u32::try_from(image.as_raw_fd()).map_err(|_| io::ErrorKind::InvalidInput)?;
-    let mut config =
-        LoopConfig { fd, block_size: 0, info: LoopInfo { flags, ..NO_INFO }, reserved: [0; 8] };
+    let mut config = LoopConfig { fd, block_size: 0, info, reserved: [0; 8] };
     // For old tools that show the name kept here; the last byte stays zero.
     let bytes = name.as_os_str().as_encoded_bytes();
     let shown = bytes.len().min(config.info.file_name.len() - 1);
@@ -152,7 +167,7 @@ fn configure(image: &File, name: &Path, node: &Path, flags: u32) -> io::Result<(
 
 /// Detaches the file from an opened loop device. A device that is mounted or opened elsewhere is
 /// detached by the kernel when its last user goes; one without a file is no error.
-pub(crate) fn detach(device: BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn detach(device: &File) -> io::Result<()> {
     // SAFETY: the descriptor is open for the whole call; the request's argument is not used.
     let result = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CLR_FD, 0) };
     match Errno::result(result) {

@@ -8,3 +8,4 @@ pub(crate) mod fsfreeze;
 pub(crate) mod guardproc;
 pub(crate) mod guardproc_page;
 pub(crate) mod probe;
+pub(crate) mod reflink;
