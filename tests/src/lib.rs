@@ -1,1 +1,23 @@
-//! Skeleton.
+//! What the suites, the demo and the bench stand on: real file systems, real servers, clients that
+//! know what was acknowledged, and an oracle that says whether a copy is what it must be.
+//!
+//! | module | job |
+//! |---|---|
+//! | [`lab`] | loop images on a reflink XFS, mounted; gone when dropped |
+//! | [`watchdog`] | the independent process that cleans a lab up, also after a SIGKILL |
+//! | [`mariadb`] | a server of its own, and one on a restored copy |
+//! | [`writers`] | clients that commit, and when each commit was begun and acknowledged |
+//! | [`oracle`] | whether a copy holds what it must, and nothing else |
+//! | [`journal`] | whether a copied file system would replay its journal |
+//! | [`by_hand`] | the snapshot that a shell takes |
+//! | [`stats`] | medians and their like |
+
+pub mod by_hand;
+pub mod command;
+pub mod journal;
+pub mod lab;
+pub mod mariadb;
+pub mod oracle;
+pub mod stats;
+pub mod watchdog;
+pub mod writers;

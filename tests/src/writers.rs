@@ -1,0 +1,217 @@
+//! Clients that commit one row after another, and remember when each commit was begun and when the
+//! server acknowledged it. What they remember is outside of everything that is snapshotted.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Opts};
+use nix::time::{ClockId, clock_gettime};
+use tokio::task::JoinHandle;
+
+use crate::stats::Durations;
+
+/// The database that the clients write to.
+pub const DATABASE: &str = "lab";
+
+/// Tables of different engines; each client's sequence goes round all of them, so that a copy in
+/// which one is older than another has a hole in somebody's sequence.
+pub const TABLES: &[(&str, &str)] = &[
+    ("innodb_a", "ENGINE=InnoDB"),
+    ("innodb_b", "ENGINE=InnoDB ROW_FORMAT=COMPRESSED KEY_BLOCK_SIZE=8"),
+    ("aria", "ENGINE=Aria TRANSACTIONAL=1"),
+    ("myisam", "ENGINE=MyISAM"),
+];
+
+/// Nanoseconds on `CLOCK_MONOTONIC`, as in a manifest.
+#[must_use]
+pub fn now_ns() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// A span of `CLOCK_MONOTONIC`, in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interval {
+    /// Its begin.
+    pub began_ns: u64,
+    /// Its end.
+    pub ended_ns: u64,
+}
+
+impl Interval {
+    /// How long it is.
+    #[must_use]
+    pub fn duration(self) -> Duration {
+        Duration::from_nanos(self.ended_ns.saturating_sub(self.began_ns))
+    }
+}
+
+/// One commit that the server acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// Sent.
+    pub began_ns: u64,
+    /// Acknowledged.
+    pub acked_ns: u64,
+}
+
+impl Commit {
+    fn duration(self) -> Duration {
+        Duration::from_nanos(self.acked_ns.saturating_sub(self.began_ns))
+    }
+}
+
+/// What the clients know. The index in the inner list is the sequence number, from 0.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    /// Per client, in order.
+    pub commits: Vec<Vec<Commit>>,
+}
+
+impl History {
+    /// How many commits were acknowledged.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.commits.iter().map(Vec::len).sum()
+    }
+
+    /// True if nothing was committed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How long the commits took that were under way at any moment of `interval`.
+    #[must_use]
+    pub fn durations_in(&self, interval: Interval) -> Durations {
+        let overlaps = |commit: &&Commit| {
+            commit.began_ns <= interval.ended_ns && commit.acked_ns >= interval.began_ns
+        };
+        self.commits.iter().flatten().filter(overlaps).map(|commit| commit.duration()).collect()
+    }
+
+    /// How long all commits took.
+    #[must_use]
+    pub fn durations(&self) -> Durations {
+        self.commits.iter().flatten().map(|commit| commit.duration()).collect()
+    }
+}
+
+/// Makes the database and its tables, empty.
+///
+/// # Errors
+/// If a statement fails.
+pub async fn create_tables(connection: &mut Conn) -> Result<()> {
+    connection.query_drop(format!("DROP DATABASE IF EXISTS {DATABASE}")).await?;
+    connection.query_drop(format!("CREATE DATABASE {DATABASE}")).await?;
+    for (table, options) in TABLES {
+        connection
+            .query_drop(format!(
+                "CREATE TABLE {DATABASE}.{table} (writer INT NOT NULL, seq BIGINT NOT NULL, \
+                 pad VARBINARY(1024) NOT NULL, PRIMARY KEY (writer, seq)) {options}"
+            ))
+            .await
+            .with_context(|| format!("cannot create table {table}"))?;
+    }
+    Ok(())
+}
+
+/// Clients at work. They stop when this is dropped; [`Writers::stop`] is the way that tells.
+#[derive(Debug)]
+pub struct Writers {
+    stop: Arc<AtomicBool>,
+    acknowledged: Arc<AtomicU64>,
+    tasks: Vec<JoinHandle<Result<Vec<Commit>>>>,
+}
+
+impl Writers {
+    /// Starts `count` clients, each with a connection of its own, committing in a closed loop.
+    ///
+    /// # Errors
+    /// If one cannot connect.
+    pub async fn start(options: Opts, count: usize) -> Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let acknowledged = Arc::new(AtomicU64::new(0));
+        let mut tasks = Vec::with_capacity(count);
+        for writer in 0..count {
+            let connection = Conn::new(options.clone()).await.context("a client cannot connect")?;
+            let (stop, acknowledged) = (Arc::clone(&stop), Arc::clone(&acknowledged));
+            tasks.push(tokio::spawn(commit_until(connection, writer, stop, acknowledged)));
+        }
+        Ok(Self { stop, acknowledged, tasks })
+    }
+
+    /// How many commits have been acknowledged so far.
+    #[must_use]
+    pub fn acknowledged(&self) -> u64 {
+        self.acknowledged.load(Ordering::Relaxed)
+    }
+
+    /// Waits until `count` more commits have been acknowledged.
+    ///
+    /// # Errors
+    /// If that takes longer than `limit`.
+    pub async fn wait_for(&self, count: u64, limit: Duration) -> Result<()> {
+        let target = self.acknowledged() + count;
+        let reached = async {
+            while self.acknowledged() < target {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(limit, reached).await.with_context(|| {
+            format!("only {} of {target} commits after {limit:?}", self.acknowledged())
+        })
+    }
+
+    /// Lets every client end its commit, and returns what all of them know.
+    ///
+    /// # Errors
+    /// If a commit failed: then nobody knows whether it counts.
+    pub async fn stop(mut self) -> Result<History> {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut commits = Vec::with_capacity(self.tasks.len());
+        for task in self.tasks.drain(..) {
+            commits.push(task.await.context("a client panicked")??);
+        }
+        Ok(History { commits })
+    }
+}
+
+impl Drop for Writers {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+async fn commit_until(
+    mut connection: Conn,
+    writer: usize,
+    stop: Arc<AtomicBool>,
+    acknowledged: Arc<AtomicU64>,
+) -> Result<Vec<Commit>> {
+    let mut commits: Vec<Commit> = Vec::new();
+    for (seq, (table, _)) in TABLES.iter().cycle().enumerate() {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let insert = format!(
+            "INSERT INTO {DATABASE}.{table} VALUES ({writer}, {seq}, REPEAT('x', {}))",
+            (seq * 37 + writer * 101) % 1000
+        );
+        let began_ns = now_ns();
+        connection
+            .query_drop(insert)
+            .await
+            .with_context(|| format!("client {writer}: commit {seq} failed"))?;
+        commits.push(Commit { began_ns, acked_ns: now_ns() });
+        acknowledged.fetch_add(1, Ordering::Relaxed);
+    }
+    connection.disconnect().await.context("cannot disconnect")?;
+    Ok(commits)
+}
