@@ -1,1 +1,5 @@
-//! To be written.
+//! Files in `/etc/stillpoint` → validated configuration; errors name file, line and column.
+
+pub mod connections;
+pub mod grants;
+pub mod read;
