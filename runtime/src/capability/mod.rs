@@ -1,1 +1,327 @@
-//! To be written.
+//! What a hook may do. Two keys: its component says in `describe` what it asks for, the operator's
+//! grant file says what it gets; what runs is the intersection, checked at each host call, failing
+//! closed. Every version of the contract comes through here.
+//!
+//! | power | file | today |
+//! |---|---|---|
+//! | SQL on a named connection | [`sql`], [`mysql`] | exact statements, typed parameters |
+//! | programs | [`process`] | always denied |
+//! | small durable state | [`kv`] | always denied |
+
+pub mod kv;
+pub(crate) mod mysql;
+pub mod process;
+pub mod registry;
+pub mod sql;
+pub mod statement;
+mod template;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::config::connections::{Connection, Connections, Engine, Secret};
+use crate::config::grants::{HookGrant, Limits};
+use crate::config::read::ConfigError;
+use crate::hook::description::{Description, Need};
+use statement::{Folded, GrantedStatement, fold};
+
+pub use template::grant_template;
+
+/// Everything that one hook may do in one run, in one place.
+#[derive(Debug)]
+pub(crate) struct Powers {
+    /// The grant file, for denials.
+    grant_file: PathBuf,
+    /// By the name that the hook asks for: everything that either side named.
+    sql: BTreeMap<String, SqlPower>,
+    /// Bounds.
+    pub(crate) limits: Limits,
+}
+
+/// One connection, as far as hook and operator agree on it.
+#[derive(Debug)]
+pub(crate) struct SqlPower {
+    /// Where it goes; `None` if the operator did not grant it.
+    target: Option<Target>,
+    /// The engines that the hook knows; `None` if the hook did not ask for the connection.
+    engines: Option<Vec<String>>,
+    /// The statements that the hook asked for.
+    asked: BTreeSet<Folded>,
+    /// The statements that the operator granted.
+    granted: BTreeMap<Folded, GrantedStatement>,
+}
+
+/// A server and the password for it.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    pub(crate) connection: Arc<Connection>,
+    pub(crate) secret: Option<Secret>,
+    /// PEM of the authorities to believe, if not the public ones.
+    pub(crate) authorities: Option<Vec<u8>>,
+}
+
+/// A host call was refused. `message` may be shown to the guest; `hint` is for the operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Denial {
+    pub(crate) message: String,
+    pub(crate) hint: String,
+}
+
+/// Why a hook's powers do not fit what it asks for.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PowersError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The hook cannot work without something that it did not get.
+    #[error("{0}")]
+    Missing(String, String),
+}
+
+impl Powers {
+    /// Nothing at all: what `describe` runs with.
+    pub(crate) fn none(limits: Limits) -> Self {
+        Self { grant_file: PathBuf::new(), sql: BTreeMap::new(), limits }
+    }
+
+    /// What the hook asks for and the operator grants. Reads the passwords.
+    pub(crate) fn agreed(
+        asked: &Description,
+        grant: &HookGrant,
+        connections: &Connections,
+    ) -> Result<Self, PowersError> {
+        let mut powers =
+            Self { grant_file: grant.file.clone(), sql: BTreeMap::new(), limits: grant.limits };
+        for (name, granted) in &grant.sql {
+            let connection = connections.get(&granted.target).ok_or_else(|| {
+                ConfigError::Invalid {
+                    location: granted.granted_at.clone(),
+                    message: format!("connection `{}` does not exist", granted.target),
+                    hint: None,
+                }
+            })?;
+            let target = Target {
+                connection: Arc::clone(connection),
+                secret: connection.secret()?,
+                authorities: connection.authorities()?,
+            };
+            let power = powers.sql.entry(name.clone()).or_insert_with(SqlPower::nothing);
+            power.target = Some(target);
+            power.granted.clone_from(&granted.statements);
+        }
+        for need in &asked.needs {
+            powers.add_need(need)?;
+        }
+        Ok(powers)
+    }
+
+    fn add_need(&mut self, need: &Need) -> Result<(), PowersError> {
+        match need {
+            Need::Sql { connection, engines, statements, required, reason } => {
+                let file = self.grant_file.display().to_string();
+                let power = self.sql.entry(connection.clone()).or_insert_with(SqlPower::nothing);
+                power.engines.get_or_insert_default().extend(engines.iter().cloned());
+                power.asked.extend(statements.iter().map(|statement| fold(statement)));
+                if *required && power.target.is_none() {
+                    return Err(PowersError::Missing(
+                        format!("connection `{connection}` is not granted, and it cannot work without ({reason})"),
+                        format!("add to {file}: {}", sql_section(connection, "…")),
+                    ));
+                }
+                power.check_engine(connection)
+            }
+            Need::Program { command, required: true, .. } => Err(PowersError::Missing(
+                format!("it cannot work without the program `{command}`, and programs are not served yet"),
+                "use a hook that works without programs, or legacy scripts".into(),
+            )),
+            Need::Kv { required: true, .. } => Err(PowersError::Missing(
+                "it cannot work without durable state, and that is not served yet".into(),
+                "use a hook that works without it".into(),
+            )),
+            Need::Program { .. } | Need::Kv { .. } | Need::Other { .. } => Ok(()),
+        }
+    }
+
+    /// The names of the connections that hook and operator agree on.
+    pub(crate) fn connections(&self) -> Vec<String> {
+        let agreed = self.sql.iter().filter(|(_, power)| power.agreed_target().is_some());
+        agreed.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// The server behind a connection.
+    pub(crate) fn target(&self, connection: &str) -> Result<&Target, Denial> {
+        let power = self.sql.get(connection);
+        if let Some(target) = power.and_then(SqlPower::agreed_target) {
+            return Ok(target);
+        }
+        if power.is_some_and(|power| power.target.is_some()) {
+            return Err(not_declared(&format!("connection `{connection}`")));
+        }
+        Err(Denial {
+            message: format!("connection `{connection}` is not granted"),
+            hint: format!(
+                "add to {}: {}",
+                self.grant_file.display(),
+                sql_section(connection, "…")
+            ),
+        })
+    }
+
+    /// The operator's own text of a statement, if both sides agree on it.
+    pub(crate) fn statement(
+        &self,
+        connection: &str,
+        statement: &str,
+    ) -> Result<&GrantedStatement, Denial> {
+        self.target(connection)?;
+        let folded = fold(statement);
+        let power = self.sql.get(connection);
+        match power.and_then(|power| power.granted.get(&folded)) {
+            None => Err(Denial {
+                message: format!(
+                    "statement `{statement}` is not granted on connection `{connection}`"
+                ),
+                hint: format!(
+                    "add to `statements` of [[sql]] connection = \"{connection}\" in {}: {}",
+                    self.grant_file.display(),
+                    template::statement_line(statement)
+                ),
+            }),
+            Some(_) if !power.is_some_and(|power| power.asked.contains(&folded)) => {
+                Err(not_declared(&format!("statement `{statement}` on connection `{connection}`")))
+            }
+            Some(granted) => Ok(granted),
+        }
+    }
+}
+
+impl SqlPower {
+    fn nothing() -> Self {
+        Self { target: None, engines: None, asked: BTreeSet::new(), granted: BTreeMap::new() }
+    }
+
+    fn agreed_target(&self) -> Option<&Target> {
+        self.target.as_ref().filter(|_| self.engines.is_some())
+    }
+
+    /// The hook names the servers that it knows; a connection to another one is a mistake in the
+    /// configuration, found before anything is touched.
+    fn check_engine(&self, name: &str) -> Result<(), PowersError> {
+        let (Some(target), Some(engines)) = (&self.target, &self.engines) else {
+            return Ok(());
+        };
+        let served: &[&str] = match target.connection.engine {
+            Engine::Mysql => &["mysql", "mariadb"],
+        };
+        if engines.is_empty() || engines.iter().any(|engine| served.contains(&engine.as_str())) {
+            return Ok(());
+        }
+        Err(PowersError::Missing(
+            format!(
+                "connection `{name}` must be one of {}, but `{}` is mysql",
+                engines.join(", "),
+                target.connection.name
+            ),
+            format!("set `target` of [[sql]] connection = \"{name}\" to another connection"),
+        ))
+    }
+}
+
+fn not_declared(what: &str) -> Denial {
+    Denial {
+        message: format!("{what} is not in what the hook's `describe` asks for"),
+        hint: "the hook's author must add it to the needs in `describe`; a grant alone is not enough"
+            .into(),
+    }
+}
+
+fn sql_section(connection: &str, statement: &str) -> String {
+    format!("[[sql]] connection = \"{connection}\", statements = [\"{statement}\"]")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::read::Location;
+
+    const FLUSH: &str = "FLUSH TABLES WITH READ LOCK";
+
+    fn description(connection: &str, statements: &[&str]) -> Description {
+        Description {
+            name: "db".into(),
+            version: "1".into(),
+            summary: String::new(),
+            settings_schema: String::new(),
+            needs: vec![Need::Sql {
+                connection: connection.into(),
+                engines: vec!["mariadb".into()],
+                statements: statements.iter().map(ToString::to_string).collect(),
+                reason: "to lock".into(),
+                required: false,
+            }],
+            freeze_budget_ms: 0,
+        }
+    }
+
+    fn power(asked: &[&str], granted: &[&str]) -> Powers {
+        let connection = Connection {
+            name: "main".into(),
+            engine: Engine::Mysql,
+            endpoint: crate::config::connections::Endpoint::Socket("/s".into()),
+            user: "u".into(),
+            password: None,
+            connect_timeout: std::time::Duration::from_secs(1),
+            described_at: Location { path: "c".into(), line: 1, column: 1 },
+        };
+        let mut power = SqlPower::nothing();
+        power.target = Some(Target { connection: connection.into(), secret: None, authorities: None });
+        power.granted = granted
+            .iter()
+            .map(|text| {
+                (fold(text), GrantedStatement { text: text.to_string(), params: Vec::new() })
+            })
+            .collect();
+        let mut powers = Powers::none(Limits::default());
+        powers.grant_file = "/etc/stillpoint/hooks.d/db.toml".into();
+        powers.sql.insert("main".into(), power);
+        for need in &description("main", asked).needs {
+            powers.add_need(need).unwrap();
+        }
+        powers
+    }
+
+    #[test]
+    fn a_statement_that_both_sides_name_is_sent_in_the_operators_words() {
+        let powers = power(&[FLUSH], &["FLUSH  TABLES   WITH READ LOCK"]);
+        let granted = powers.statement("main", "FLUSH TABLES\nWITH READ LOCK").unwrap();
+        assert_eq!(granted.text, "FLUSH  TABLES   WITH READ LOCK");
+    }
+
+    #[test]
+    fn a_statement_that_is_not_granted_is_denied_with_the_line_to_add() {
+        let denial = power(&[FLUSH], &[]).statement("main", FLUSH).unwrap_err();
+        assert!(denial.message.contains(FLUSH));
+        assert_eq!(
+            denial.hint,
+            format!(
+                "add to `statements` of [[sql]] connection = \"main\" in /etc/stillpoint/hooks.d/db.toml: \"{FLUSH}\","
+            )
+        );
+    }
+
+    #[test]
+    fn a_statement_that_is_granted_but_not_asked_for_is_denied() {
+        let denial = power(&[], &[FLUSH]).statement("main", FLUSH).unwrap_err();
+        assert!(denial.message.contains("is not in what the hook's `describe` asks for"));
+    }
+
+    #[test]
+    fn a_connection_that_only_the_hook_names_is_denied_and_not_listed() {
+        let mut powers = power(&[FLUSH], &[FLUSH]);
+        powers.add_need(&description("other", &[FLUSH]).needs[0]).unwrap();
+        assert_eq!(powers.connections(), ["main"]);
+        let denial = powers.target("other").unwrap_err();
+        assert!(denial.message.contains("`other` is not granted"));
+        assert!(powers.target("nowhere").is_err());
+    }
+}

@@ -1,7 +1,41 @@
 //! What quiesces an application: a WebAssembly component, or a pair of legacy scripts.
+//!
+//! ```text
+//! HookStore::new(&paths)            the engine; touches no file
+//!   .install(file)                  check, compile, describe, keep   (slow: never in a snapshot)
+//!   .list() .inspect(x) .remove(x)
+//!   .load(&grant, &connections, &run)  ->  Box<dyn Hook>, everything checked, nothing touched
+//! ```
+//!
+//! A [`RunContext`] is made once for a run and given to every hook of it: it has the run's
+//! [`HookLogs`] (drained or forwarded when no file system is frozen), the
+//! [`SessionRegistry`](crate::capability::registry::SessionRegistry) with which the host closes
+//! sessions without the guest, and the [`CancelToken`] that asks hooks to unwind.
 
 use std::fmt;
 use std::path::PathBuf;
+
+pub mod cancel;
+mod component;
+pub mod description;
+pub mod digest;
+mod engine;
+mod host;
+mod load;
+mod logs;
+mod since_v0_1_0;
+mod store;
+pub(crate) mod text;
+mod wasm;
+
+pub use cancel::{CancelSource, CancelToken};
+pub use description::{Description, Need};
+pub use digest::Digest;
+pub use engine::EngineError;
+pub use host::RunContext;
+pub use load::HookLoadError;
+pub use logs::{DrainedLog, HookLogs, LogLevel, LogLine};
+pub use store::{HookStore, Inspection, Installed, StoreError};
 
 use async_trait::async_trait;
 
@@ -150,4 +184,35 @@ pub struct HookFailure {
     pub message: String,
     /// What the operator can do next: for a denial, the line to add to which file.
     pub hint: Option<String>,
+}
+
+/// A hook as the host knows it.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    /// The operator's name for it.
+    pub(crate) name: String,
+    /// The component's version.
+    pub(crate) version: String,
+    /// The component's digest.
+    pub(crate) digest: Digest,
+    /// Where its grants are.
+    pub(crate) grant_file: PathBuf,
+}
+
+impl Identity {
+    /// For asking a component what it is.
+    fn unknown() -> Self {
+        Self {
+            name: "(not installed)".into(),
+            version: String::new(),
+            digest: Digest::of(&[]),
+            grant_file: PathBuf::new(),
+        }
+    }
+}
+
+/// What a guest says when it fails, before its name is put in front.
+pub(crate) struct Failed {
+    pub(crate) kind: HookFailureKind,
+    pub(crate) message: String,
 }

@@ -9,3 +9,4 @@ pub(crate) mod guardproc;
 pub(crate) mod guardproc_page;
 pub(crate) mod probe;
 pub(crate) mod reflink;
+pub(crate) mod image;

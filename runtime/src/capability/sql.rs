@@ -1,0 +1,376 @@
+//! SQL on connections that the operator named. Checks come first, here, for every version of the
+//! contract; then the session's own task talks to the server, so that giving up on an answer never
+//! leaves half a query behind.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::registry::{SessionControl, SessionRegistry};
+use super::statement::{GrantedStatement, ParamType};
+use super::{Denial, Powers, Target, mysql};
+use crate::time::Deadline;
+
+/// One value of a row, or of a parameter.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// SQL NULL.
+    Null,
+    /// True or false.
+    Boolean(bool),
+    /// A signed whole number.
+    Int64(i64),
+    /// An unsigned whole number.
+    Uint64(u64),
+    /// A floating-point number.
+    Float64(f64),
+    /// Text.
+    Text(String),
+    /// Bytes.
+    Binary(Vec<u8>),
+    /// A decimal number, in the server's own text.
+    Decimal(String),
+    /// A date or time, in the server's own text.
+    Temporal(String),
+    /// Anything else, in the server's own text.
+    Other(String),
+}
+
+/// A column of an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// Its name.
+    pub name: String,
+    /// Its type, as the server's protocol names it: `LONGLONG`, `VAR_STRING`.
+    pub db_type: String,
+}
+
+/// What a statement gave.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Answer {
+    /// Columns; none if the statement has no rows.
+    pub columns: Vec<Column>,
+    /// Rows, up to the limits.
+    pub rows: Vec<Vec<Value>>,
+    /// There were more rows or bytes than the limits allow.
+    pub truncated: bool,
+    /// Rows that the statement changed.
+    pub affected: u64,
+}
+
+/// What answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerInfo {
+    /// MariaDB, or MySQL and its like.
+    pub flavour: Flavour,
+    /// The version, as the server says it.
+    pub version: String,
+}
+
+/// The two families.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flavour {
+    /// MySQL, Percona Server.
+    Mysql,
+    /// MariaDB.
+    Mariadb,
+}
+
+/// Why a host call gave nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SqlError {
+    /// Not granted.
+    #[error("{0}")]
+    Denied(String),
+    /// No session with the server.
+    #[error("{0}")]
+    Unavailable(String),
+    /// No answer in time; the statement was killed and the session is closed.
+    #[error("no answer in time")]
+    Timeout,
+    /// The session is gone, and with it every lock that it held.
+    #[error("{0}")]
+    ConnectionLost(String),
+    /// The server answered with an error.
+    #[error("ERROR {vendor_code} ({sqlstate}): {message}")]
+    Database {
+        /// Five characters.
+        sqlstate: String,
+        /// The server's number.
+        vendor_code: i32,
+        /// The server's words.
+        message: String,
+    },
+    /// A limit of the grant.
+    #[error("{0}")]
+    Limit(String),
+    /// A value that cannot be sent.
+    #[error("{0}")]
+    Unsupported(String),
+    /// Anything else.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// A host call was refused: what the guest is told, and what only the operator is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) error: SqlError,
+    pub(crate) hint: Option<String>,
+}
+
+impl From<SqlError> for Refusal {
+    fn from(error: SqlError) -> Self {
+        Self { error, hint: None }
+    }
+}
+
+impl From<Denial> for Refusal {
+    fn from(Denial { message, hint }: Denial) -> Self {
+        Self { error: SqlError::Denied(message), hint: Some(hint) }
+    }
+}
+
+/// A statement for a session's task.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) statement: GrantedStatement,
+    pub(crate) params: Vec<Value>,
+    pub(crate) most_rows: usize,
+    pub(crate) most_bytes: usize,
+    pub(crate) deadline: Deadline,
+    pub(crate) reply: oneshot::Sender<Result<Answer, SqlError>>,
+}
+
+/// What a session's task can be asked.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Run(Job),
+    Ping { deadline: Deadline, reply: oneshot::Sender<bool> },
+}
+
+/// One session with a server. Closed when the last clone is dropped.
+#[derive(Clone, Debug)]
+pub struct SqlSession(Arc<Open>);
+
+#[derive(Debug)]
+struct Open {
+    connection: String,
+    id: u32,
+    info: ServerInfo,
+    commands: mpsc::Sender<Command>,
+    control: SessionControl,
+    _slot: Arc<()>,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.control.close();
+    }
+}
+
+impl SqlSession {
+    /// What answers.
+    pub(crate) fn info(&self) -> &ServerInfo {
+        &self.0.info
+    }
+
+    /// The server's own id of the session.
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id
+    }
+
+    /// True if the server answers in this very session.
+    pub(crate) async fn is_alive(&self, deadline: Deadline) -> bool {
+        let (reply, answer) = oneshot::channel();
+        let asked = self.0.commands.send(Command::Ping { deadline, reply }).await;
+        asked.is_ok() && answer.await.unwrap_or(false)
+    }
+}
+
+/// One hook's way to databases, in one instance.
+#[derive(Debug)]
+pub(crate) struct SqlHost {
+    hook: String,
+    powers: Arc<Powers>,
+    registry: SessionRegistry,
+    /// Cloned once for each open session.
+    slots: Arc<()>,
+    statements_left: usize,
+}
+
+impl SqlHost {
+    pub(crate) fn new(hook: String, powers: Arc<Powers>, registry: SessionRegistry) -> Self {
+        let statements_left = powers.limits.statements;
+        Self { hook, powers, registry, slots: Arc::new(()), statements_left }
+    }
+
+    /// The names of the connections that are granted.
+    pub(crate) fn granted(&self) -> Vec<String> {
+        self.powers.connections()
+    }
+
+    /// Opens a session on a granted connection.
+    pub(crate) async fn open(
+        &self,
+        connection: &str,
+        deadline: Deadline,
+    ) -> Result<SqlSession, Refusal> {
+        let target = self.powers.target(connection)?.clone();
+        let most = self.powers.limits.connections;
+        if Arc::strong_count(&self.slots) > most {
+            return Err(limit(
+                format!("{most} connections are open already"),
+                "connections",
+                "close one, or raise it",
+            ));
+        }
+        let opened = mysql::open(&target, deadline).await?;
+        Ok(self.started(connection, target, opened))
+    }
+
+    /// Gives the session a task of its own, known to the registry from its first moment.
+    fn started(&self, connection: &str, target: Target, opened: mysql::Opened) -> SqlSession {
+        let (control, end) = self.registry.register(&self.hook);
+        let (commands, receiver) = mpsc::channel(1);
+        let open = Open {
+            connection: connection.to_owned(),
+            id: opened.id,
+            info: opened.info.clone(),
+            commands,
+            control,
+            _slot: Arc::clone(&self.slots),
+        };
+        tokio::spawn(mysql::serve(opened, target, receiver, end));
+        SqlSession(Arc::new(open))
+    }
+
+    /// Runs a granted statement. What is sent is the operator's own text.
+    pub(crate) async fn run(
+        &mut self,
+        session: &SqlSession,
+        statement: &str,
+        params: Vec<Value>,
+        deadline: Deadline,
+    ) -> Result<Answer, Refusal> {
+        let granted = self.powers.statement(&session.0.connection, statement)?.clone();
+        check_params(&granted, &params)?;
+        if deadline.has_passed() {
+            return Err(SqlError::Timeout.into());
+        }
+        self.statements_left = self.statements_left.checked_sub(1).ok_or_else(|| {
+            let most = self.powers.limits.statements;
+            limit(format!("{most} statements were sent already"), "statements", "raise it")
+        })?;
+        let (reply, answer) = oneshot::channel();
+        let job = Job {
+            statement: granted,
+            params,
+            most_rows: self.powers.limits.rows,
+            most_bytes: self.powers.limits.answer_bytes,
+            deadline,
+            reply,
+        };
+        let gone = || SqlError::ConnectionLost("the session is closed".into());
+        session.0.commands.send(Command::Run(job)).await.map_err(|_| gone())?;
+        Ok(answer.await.map_err(|_| gone())??)
+    }
+}
+
+/// A call may take what the guest asks for, but never longer than its phase has left.
+pub(crate) fn clamp(asked: Option<Duration>, phase: Deadline) -> Deadline {
+    asked.map_or(phase, |asked| phase.min(Deadline::after(asked.min(phase.remaining()))))
+}
+
+fn limit(message: String, key: &str, next: &str) -> Refusal {
+    Refusal {
+        error: SqlError::Limit(message),
+        hint: Some(format!("{next}: `{key}` under [limits] in the hook's grant file")),
+    }
+}
+
+/// Each parameter must be of the granted type. A whole number fits either type that can hold it.
+fn check_params(granted: &GrantedStatement, params: &[Value]) -> Result<(), Refusal> {
+    let text = &granted.text;
+    if granted.params.len() != params.len() {
+        return Err(SqlError::Denied(format!(
+            "statement `{text}` is granted with {} parameters, not {}",
+            granted.params.len(),
+            params.len()
+        ))
+        .into());
+    }
+    for (at, (wanted, value)) in granted.params.iter().zip(params).enumerate() {
+        if !fits(*wanted, value) {
+            return Err(Refusal {
+                error: SqlError::Denied(format!(
+                    "parameter {} of `{text}` is granted as {wanted}, not as {}",
+                    at + 1,
+                    type_name(value)
+                )),
+                hint: Some(format!(
+                    "set its type in `params` of the statement in the grant file to \"{}\"",
+                    type_name(value)
+                )),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn fits(wanted: ParamType, value: &Value) -> bool {
+    match (wanted, value) {
+        (ParamType::Int, Value::Uint64(number)) => i64::try_from(*number).is_ok(),
+        (ParamType::Uint, Value::Int64(number)) => *number >= 0,
+        (wanted, value) => type_name(value) == wanted.to_string(),
+    }
+}
+
+fn type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Boolean(_) => "bool",
+        Value::Int64(_) => "int",
+        Value::Uint64(_) => "uint",
+        Value::Float64(_) => "float",
+        Value::Text(_) => "text",
+        Value::Binary(_) => "binary",
+        Value::Decimal(_) => "decimal, which cannot be a parameter",
+        Value::Temporal(_) => "temporal, which cannot be a parameter",
+        Value::Other(_) => "other, which cannot be a parameter",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_must_be_of_the_granted_type() {
+        let granted = GrantedStatement {
+            text: "SET SESSION lock_wait_timeout = ?".into(),
+            params: vec![ParamType::Uint],
+        };
+        for (value, allowed) in [
+            (Value::Uint64(5), true),
+            (Value::Int64(5), true),
+            (Value::Int64(-5), false),
+            (Value::Text("5".into()), false),
+            (Value::Null, false),
+            (Value::Decimal("5".into()), false),
+        ] {
+            assert_eq!(check_params(&granted, std::slice::from_ref(&value)).is_ok(), allowed, "{value:?}");
+        }
+        let refusal = check_params(&granted, &[]).unwrap_err();
+        assert!(refusal.error.to_string().contains("with 1 parameters, not 0"));
+    }
+
+    #[test]
+    fn a_call_never_gets_longer_than_its_phase_has_left() {
+        let phase = Deadline::after(Duration::from_secs(1));
+        assert_eq!(clamp(None, phase), phase);
+        assert_eq!(clamp(Some(Duration::MAX), phase), phase);
+        assert!(clamp(Some(Duration::from_millis(1)), phase) < phase);
+    }
+}

@@ -1,0 +1,136 @@
+//! What a component says about itself, in words that do not depend on the contract's version.
+
+use serde::{Deserialize, Serialize};
+
+use super::text::clean;
+use crate::config::grants::is_hook_name;
+
+/// What a component says about itself. Names and version are checked, free text is cleaned.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Description {
+    /// The component's own name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// One line for people.
+    pub summary: String,
+    /// JSON Schema (2020-12) of its settings, as text; may be empty.
+    pub settings_schema: String,
+    /// What it asks for.
+    pub needs: Vec<Need>,
+    /// How long it would like a phase to be at most, in milliseconds.
+    pub freeze_budget_ms: u32,
+}
+
+/// One thing that a component asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub enum Need {
+    /// Statements on a connection.
+    Sql {
+        /// The name by which it will ask for the connection.
+        connection: String,
+        /// The servers that it knows; any if empty.
+        engines: Vec<String>,
+        /// Whole statements.
+        statements: Vec<String>,
+        /// Why.
+        reason: String,
+        /// It cannot work without.
+        required: bool,
+    },
+    /// A program.
+    Program {
+        /// The name by which it will ask for the program.
+        command: String,
+        /// The argument lists that it will give.
+        arguments: Vec<Vec<String>>,
+        /// The scripts that it will give on standard input.
+        stdin_scripts: Vec<String>,
+        /// Why.
+        reason: String,
+        /// It cannot work without.
+        required: bool,
+    },
+    /// Small durable state.
+    Kv {
+        /// How much, in bytes.
+        bytes: u32,
+        /// Why.
+        reason: String,
+        /// It cannot work without.
+        required: bool,
+    },
+    /// Something that this version does not know.
+    Other {
+        /// What it is called.
+        what: String,
+    },
+}
+
+impl Description {
+    /// Checks name and version, and cleans what is free text.
+    ///
+    /// # Errors
+    /// In words for the hook's author.
+    pub(crate) fn checked(mut self) -> Result<Self, String> {
+        if !is_hook_name(&self.name) {
+            return Err(format!(
+                "it calls itself `{}`; a name has lower-case letters, digits, `-`, `_` and `.`, and at most 64 of them",
+                clean(&self.name, 80)
+            ));
+        }
+        let in_version = |c: char| c.is_ascii_alphanumeric() || ".-+".contains(c);
+        if self.version.is_empty() || self.version.len() > 64 || !self.version.chars().all(in_version)
+        {
+            return Err(format!(
+                "its version is `{}`; a version has letters, digits, `.`, `-` and `+`, and at most 64 of them",
+                clean(&self.version, 80)
+            ));
+        }
+        self.summary = clean(&self.summary, 200);
+        for need in &mut self.needs {
+            need.clean();
+        }
+        Ok(self)
+    }
+}
+
+impl Need {
+    /// Statements and arguments are kept as they are: they are compared, and quoted when printed.
+    fn clean(&mut self) {
+        match self {
+            Need::Sql { reason, .. } | Need::Program { reason, .. } | Need::Kv { reason, .. } => {
+                *reason = clean(reason, 200);
+            }
+            Need::Other { what } => *what = clean(what, 200),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(name: &str, version: &str) -> Result<Description, String> {
+        Description {
+            name: name.into(),
+            version: version.into(),
+            summary: "a\u{1b}[31mb\nc".into(),
+            settings_schema: String::new(),
+            needs: Vec::new(),
+            freeze_budget_ms: 0,
+        }
+        .checked()
+    }
+
+    #[test]
+    fn names_that_could_be_paths_or_escapes_are_refused() {
+        for name in ["", "../x", "a/b", "A", ".hidden", "a b", "\u{1b}[31m", &"a".repeat(65)] {
+            assert!(named(name, "1.0").is_err(), "{name:?}");
+        }
+        assert!(named("mysql", "1.0\n").is_err());
+        assert_eq!(named("mysql-8.4", "1.0.0-rc+1").unwrap().summary, "ab c");
+    }
+}

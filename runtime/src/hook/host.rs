@@ -1,0 +1,177 @@
+//! What one instance sees of the host: its clock, its run, its powers. The same for every version of
+//! the contract; each version's file translates into the calls here.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use wasmtime::component::ResourceTable;
+use wasmtime::{StoreLimits, StoreLimitsBuilder};
+
+use super::cancel::CancelToken;
+use super::logs::{HookLogs, LogLevel, LogLine};
+use super::{Identity, Phase};
+use crate::capability::registry::SessionRegistry;
+use crate::capability::sql::{Refusal, SqlHost};
+use crate::capability::{Denial, Powers};
+use crate::time::Deadline;
+
+/// A guest that was told `timeout` by a host call has this long to unwind by itself.
+const UNWIND: Duration = Duration::from_millis(200);
+
+/// Instances, memories and tables of one component; interpreters have dozens (CPython: 38).
+const MOST_PARTS: usize = 128;
+
+/// Elements of one table.
+const MOST_TABLE_ELEMENTS: usize = 100_000;
+
+/// Resources beyond the sessions that a guest may hold at once.
+const SPARE_RESOURCES: usize = 16;
+
+/// This run, as its hooks know it.
+#[derive(Clone, Debug)]
+pub struct RunContext {
+    /// The run's id.
+    pub run_id: String,
+    /// Nothing is snapshotted in this run.
+    pub dry_run: bool,
+    /// Asks hooks to unwind.
+    pub cancel: CancelToken,
+    /// Every session that hooks open.
+    pub sessions: SessionRegistry,
+    /// Everything that hooks log.
+    pub logs: HookLogs,
+}
+
+impl RunContext {
+    /// A run with a registry and a log of its own.
+    #[must_use]
+    pub fn new(run_id: impl Into<String>, dry_run: bool, cancel: CancelToken) -> Self {
+        Self {
+            run_id: run_id.into(),
+            dry_run,
+            cancel,
+            sessions: SessionRegistry::default(),
+            logs: HookLogs::default(),
+        }
+    }
+}
+
+/// The phase that the guest is in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PhaseClock {
+    pub(crate) phase: Phase,
+    /// Host calls end by then.
+    pub(crate) deadline: Deadline,
+    /// The guest is interrupted then.
+    pub(crate) interrupt: Deadline,
+}
+
+impl PhaseClock {
+    pub(crate) fn new(phase: Phase, deadline: Deadline) -> Self {
+        let interrupt = Deadline::after(deadline.remaining() + UNWIND);
+        Self { phase, deadline, interrupt }
+    }
+}
+
+/// The data of one instance's store.
+pub(crate) struct HostState {
+    pub(crate) memory: StoreLimits,
+    pub(crate) resources: ResourceTable,
+    pub(crate) clock: PhaseClock,
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) run: RunContext,
+    pub(crate) sql: SqlHost,
+    log_bytes: usize,
+    /// What only the operator is told about the last refusal in this phase.
+    hint: Option<String>,
+}
+
+impl HostState {
+    pub(crate) fn new(
+        identity: Arc<Identity>,
+        powers: Arc<Powers>,
+        run: RunContext,
+        clock: PhaseClock,
+    ) -> Self {
+        let limits = powers.limits;
+        let memory = StoreLimitsBuilder::new()
+            .memory_size(limits.memory_bytes)
+            .table_elements(MOST_TABLE_ELEMENTS)
+            .instances(MOST_PARTS)
+            .tables(MOST_PARTS)
+            .memories(MOST_PARTS)
+            .trap_on_grow_failure(true)
+            .build();
+        let mut resources = ResourceTable::new();
+        resources.set_max_capacity(limits.connections + SPARE_RESOURCES);
+        let sql = SqlHost::new(identity.name.clone(), powers, run.sessions.clone());
+        Self {
+            memory,
+            resources,
+            clock,
+            identity,
+            run,
+            sql,
+            log_bytes: limits.log_bytes,
+            hint: None,
+        }
+    }
+
+    /// Enters a phase.
+    pub(crate) fn enter(&mut self, clock: PhaseClock) {
+        self.clock = clock;
+        self.hint = None;
+    }
+
+    /// Takes the operator's part of the last refusal.
+    pub(crate) fn take_hint(&mut self) -> Option<String> {
+        self.hint.take()
+    }
+
+    /// Keeps what is for the operator; gives what is for the guest.
+    pub(crate) fn told(&mut self, refusal: Refusal) -> crate::capability::sql::SqlError {
+        if refusal.hint.is_some() {
+            self.hint = refusal.hint;
+        }
+        refusal.error
+    }
+
+    /// Keeps a hint for the operator.
+    pub(crate) fn hint(&mut self, hint: &str) {
+        self.hint = Some(hint.to_owned());
+    }
+
+    /// No target may be contacted while a hook only describes itself or checks its settings.
+    pub(crate) fn check_phase(&self) -> Result<(), Denial> {
+        match self.clock.phase {
+            phase @ (Phase::Describe | Phase::Validate) => Err(Denial {
+                message: format!("nothing may be contacted in {phase}"),
+                hint: "the hook's author must move this to `prepare`".into(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn log(&self, level: LogLevel, message: String, fields: &[(String, String)]) {
+        let line = LogLine {
+            hook: self.identity.name.clone(),
+            version: self.identity.version.clone(),
+            phase: self.clock.phase,
+            level,
+            message,
+        };
+        self.run.logs.push(line, fields, self.log_bytes);
+    }
+
+    /// Waits, at most to the end of the phase; ends early if the run is asked to stop.
+    pub(crate) fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + Send + use<> {
+        let duration = duration.min(self.clock.deadline.remaining());
+        let cancel = self.run.cancel.clone();
+        async move {
+            tokio::select! {
+                () = tokio::time::sleep(duration) => {}
+                () = cancel.cancelled() => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,479 @@
+//! The contract `stillpoint:hook@0.1.0`. Translates, and decides nothing: every check is in
+//! [`crate::capability`], for this version and the ones to come.
+
+use std::time::Duration;
+
+use wasmtime::component::{Component, HasSelf, Linker, Resource};
+use wasmtime::{Engine, Store};
+
+use super::description::{Description, Need};
+use super::host::HostState;
+use super::logs::LogLevel;
+use super::{Failed, HookFailureKind, Outcome, Phase, Prepared, Quiesced};
+use crate::capability::sql::{Flavour, Refusal, SqlError, SqlSession, Value, clamp};
+use crate::capability::{kv as kv_power, process as process_power};
+use crate::consistency::Level;
+use crate::manifest::{MetadataEntry, MetadataValue};
+
+/// What this version of the contract may import, and what it must export.
+pub(super) const IMPORTS: [&str; 6] = [
+    "stillpoint:hook/types@0.1.0",
+    "stillpoint:hook/sql@0.1.0",
+    "stillpoint:hook/process@0.1.0",
+    "stillpoint:hook/kv@0.1.0",
+    "stillpoint:hook/run@0.1.0",
+    "stillpoint:hook/log@0.1.0",
+];
+/// See [`IMPORTS`].
+pub(super) const EXPORT: &str = "stillpoint:hook/lifecycle@0.1.0";
+/// The contract's version.
+pub(super) const VERSION: &str = "0.1.0";
+
+mod bindings {
+    wasmtime::component::bindgen!({
+        path: "../hooks-sdk/wit/since_v0_1_0",
+        world: "hook",
+        imports: {
+            "stillpoint:hook/sql": async | trappable,
+            "stillpoint:hook/run.sleep": async,
+        },
+        exports: { default: async },
+        with: { "stillpoint:hook/sql.connection": crate::capability::sql::SqlSession },
+    });
+}
+
+use bindings::exports::stillpoint::hook::lifecycle as exported;
+use bindings::stillpoint::hook::{kv, log, process, run, sql, types};
+
+/// A component whose imports are resolved: instances are made from it.
+#[derive(Clone)]
+pub(super) struct Ready(bindings::HookPre<HostState>);
+
+/// One instance.
+pub(super) struct Instance(bindings::Hook);
+
+/// What a call into the guest gives: the outer error is a trap, the inner one the guest's own.
+pub(super) type Called<T> = wasmtime::Result<Result<T, Failed>>;
+
+impl Ready {
+    /// Resolves a component's imports. Nothing of WASI is there to be found.
+    pub(super) fn new(engine: &Engine, component: &Component) -> wasmtime::Result<Self> {
+        let mut linker = Linker::new(engine);
+        bindings::Hook::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+        Ok(Self(bindings::HookPre::new(linker.instantiate_pre(component)?)?))
+    }
+
+    /// Makes an instance; may run code of the guest.
+    pub(super) async fn instantiate(
+        &self,
+        store: &mut Store<HostState>,
+    ) -> wasmtime::Result<Instance> {
+        Ok(Instance(self.0.instantiate_async(store).await?))
+    }
+}
+
+impl Instance {
+    fn guest(&self) -> &exported::Guest {
+        self.0.stillpoint_hook_lifecycle()
+    }
+
+    pub(super) async fn describe(
+        &self,
+        store: &mut Store<HostState>,
+    ) -> wasmtime::Result<Description> {
+        Ok(self.guest().call_describe(store).await?.into())
+    }
+
+    pub(super) async fn validate(
+        &self,
+        store: &mut Store<HostState>,
+        settings: &str,
+    ) -> Called<()> {
+        Ok(self.guest().call_validate(store, settings).await?.map_err(Failed::from))
+    }
+
+    pub(super) async fn prepare(
+        &self,
+        store: &mut Store<HostState>,
+        settings: &str,
+    ) -> Called<Prepared> {
+        let prepared = self.guest().call_prepare(store, settings).await?;
+        Ok(prepared.map(Prepared::from).map_err(Failed::from))
+    }
+
+    pub(super) async fn pre_freeze(&self, store: &mut Store<HostState>) -> Called<Quiesced> {
+        let frozen = self.guest().call_pre_freeze(store).await?;
+        Ok(frozen.map(Quiesced::from).map_err(Failed::from))
+    }
+
+    pub(super) async fn confirm(&self, store: &mut Store<HostState>) -> Called<()> {
+        Ok(self.guest().call_confirm(store).await?.map_err(Failed::from))
+    }
+
+    pub(super) async fn post_thaw(
+        &self,
+        store: &mut Store<HostState>,
+        outcome: Outcome,
+    ) -> Called<Vec<MetadataEntry>> {
+        let released = self.guest().call_post_thaw(store, outcome.into()).await?;
+        Ok(released.map(|entries| all(entries)).map_err(Failed::from))
+    }
+
+    pub(super) async fn finish(&self, store: &mut Store<HostState>) -> Called<()> {
+        Ok(self.guest().call_finish(store).await?.map_err(Failed::from))
+    }
+}
+
+// What the guest may call.
+
+impl types::Host for HostState {}
+
+impl sql::Host for HostState {
+    async fn open(
+        &mut self,
+        name: String,
+    ) -> wasmtime::Result<Result<Resource<SqlSession>, sql::Error>> {
+        let opened = match self.check_phase() {
+            Ok(()) => self.sql.open(&name, self.clock.deadline).await,
+            Err(denial) => Err(denial.into()),
+        };
+        match opened {
+            Ok(session) => Ok(Ok(self.resources.push(session)?)),
+            Err(refusal) => Ok(Err(self.told(refusal).into())),
+        }
+    }
+
+    async fn granted(&mut self) -> wasmtime::Result<Vec<String>> {
+        Ok(self.sql.granted())
+    }
+}
+
+impl sql::HostConnection for HostState {
+    async fn info(
+        &mut self,
+        session: Resource<SqlSession>,
+    ) -> wasmtime::Result<sql::ServerInfo> {
+        let info = self.resources.get(&session)?.info();
+        let engine = match info.flavour {
+            Flavour::Mysql => sql::Engine::Mysql,
+            Flavour::Mariadb => sql::Engine::Mariadb,
+        };
+        Ok(sql::ServerInfo { engine, version: info.version.clone() })
+    }
+
+    async fn query(
+        &mut self,
+        session: Resource<SqlSession>,
+        statement: String,
+        params: Vec<sql::Value>,
+        timeout: Option<u64>,
+    ) -> wasmtime::Result<Result<sql::RowSet, sql::Error>> {
+        let answer = self.run_statement(&session, &statement, params, timeout).await?;
+        Ok(answer.map(sql::RowSet::from).map_err(sql::Error::from))
+    }
+
+    async fn execute(
+        &mut self,
+        session: Resource<SqlSession>,
+        statement: String,
+        params: Vec<sql::Value>,
+        timeout: Option<u64>,
+    ) -> wasmtime::Result<Result<u64, sql::Error>> {
+        let answer = self.run_statement(&session, &statement, params, timeout).await?;
+        Ok(answer.map(|answer| answer.affected).map_err(sql::Error::from))
+    }
+
+    async fn session_id(
+        &mut self,
+        session: Resource<SqlSession>,
+    ) -> wasmtime::Result<Result<String, sql::Error>> {
+        Ok(Ok(self.resources.get(&session)?.id().to_string()))
+    }
+
+    async fn is_alive(&mut self, session: Resource<SqlSession>) -> wasmtime::Result<bool> {
+        let session = self.resources.get(&session)?.clone();
+        Ok(session.is_alive(self.clock.deadline).await)
+    }
+
+    async fn drop(&mut self, session: Resource<SqlSession>) -> wasmtime::Result<()> {
+        drop(self.resources.delete(session)?);
+        Ok(())
+    }
+}
+
+impl HostState {
+    async fn run_statement(
+        &mut self,
+        session: &Resource<SqlSession>,
+        statement: &str,
+        params: Vec<sql::Value>,
+        timeout: Option<u64>,
+    ) -> wasmtime::Result<Result<crate::capability::sql::Answer, SqlError>> {
+        let session = self.resources.get(session)?.clone();
+        let deadline = clamp(timeout.map(Duration::from_nanos), self.clock.deadline);
+        let params = params.into_iter().map(Value::from).collect();
+        let answer = self.sql.run(&session, statement, params, deadline).await;
+        Ok(answer.map_err(|refusal: Refusal| self.told(refusal)))
+    }
+}
+
+impl process::Host for HostState {
+    fn run(
+        &mut self,
+        command: String,
+        _args: Vec<String>,
+        _stdin: Option<Vec<u8>>,
+        _timeout: Option<u64>,
+    ) -> Result<process::Output, process::Error> {
+        Err(process::Error::Denied(process_power::denied(&command)))
+    }
+}
+
+impl kv::Host for HostState {
+    fn get(&mut self, _key: String) -> Result<Option<Vec<u8>>, kv::Error> {
+        self.hint(kv_power::DENIED);
+        Err(kv::Error::Denied)
+    }
+
+    fn set(&mut self, _key: String, _value: Vec<u8>) -> Result<(), kv::Error> {
+        self.hint(kv_power::DENIED);
+        Err(kv::Error::Denied)
+    }
+
+    fn delete(&mut self, _key: String) -> Result<(), kv::Error> {
+        self.hint(kv_power::DENIED);
+        Err(kv::Error::Denied)
+    }
+}
+
+impl run::Host for HostState {
+    fn get_info(&mut self) -> run::Info {
+        run::Info {
+            run_id: self.run.run_id.clone(),
+            hook_name: self.identity.name.clone(),
+            dry_run: self.run.dry_run,
+        }
+    }
+
+    fn current_phase(&mut self) -> types::Phase {
+        match self.clock.phase {
+            Phase::Describe => types::Phase::Describe,
+            Phase::Validate => types::Phase::Validate,
+            Phase::Prepare => types::Phase::Prepare,
+            Phase::PreFreeze => types::Phase::PreFreeze,
+            Phase::Confirm => types::Phase::Confirm,
+            Phase::PostThaw => types::Phase::PostThaw,
+            Phase::Finish => types::Phase::Finish,
+        }
+    }
+
+    fn remaining(&mut self) -> u64 {
+        u64::try_from(self.clock.deadline.remaining().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn cancelled(&mut self) -> bool {
+        self.run.cancel.is_cancelled()
+    }
+
+    async fn sleep(&mut self, duration: u64) {
+        HostState::sleep(self, Duration::from_nanos(duration)).await;
+    }
+}
+
+impl log::Host for HostState {
+    fn write(&mut self, level: log::Level, message: String, fields: Vec<(String, String)>) {
+        let level = match level {
+            log::Level::Trace => LogLevel::Trace,
+            log::Level::Debug => LogLevel::Debug,
+            log::Level::Info => LogLevel::Info,
+            log::Level::Warn => LogLevel::Warn,
+            log::Level::Error => LogLevel::Error,
+        };
+        self.log(level, message, &fields);
+    }
+}
+
+// Translations.
+
+impl From<exported::Description> for Description {
+    fn from(said: exported::Description) -> Self {
+        Self {
+            name: said.name,
+            version: said.version,
+            summary: said.summary,
+            settings_schema: said.settings_schema,
+            needs: all(said.needs),
+            freeze_budget_ms: said.freeze_budget_ms,
+        }
+    }
+}
+
+impl From<exported::CapabilityNeed> for Need {
+    fn from(need: exported::CapabilityNeed) -> Self {
+        match need {
+            exported::CapabilityNeed::Sql(need) => Need::Sql {
+                connection: need.connection,
+                engines: need.engines.into_iter().map(engine_name).collect(),
+                statements: need.statements,
+                reason: need.reason,
+                required: need.required,
+            },
+            exported::CapabilityNeed::Program(need) => Need::Program {
+                command: need.command,
+                arguments: need.arguments,
+                stdin_scripts: need.stdin_scripts,
+                reason: need.reason,
+                required: need.required,
+            },
+            exported::CapabilityNeed::Kv(need) => {
+                Need::Kv { bytes: need.bytes, reason: need.reason, required: need.required }
+            }
+            exported::CapabilityNeed::Other(what) => Need::Other { what },
+        }
+    }
+}
+
+fn engine_name(engine: sql::Engine) -> String {
+    match engine {
+        sql::Engine::Mysql => "mysql",
+        sql::Engine::Mariadb => "mariadb",
+        sql::Engine::Postgresql => "postgresql",
+        sql::Engine::Sqlite => "sqlite",
+        sql::Engine::Mssql => "mssql",
+        sql::Engine::Oracle => "oracle",
+        sql::Engine::Other => "other",
+    }
+    .to_owned()
+}
+
+impl From<exported::Plan> for Prepared {
+    fn from(plan: exported::Plan) -> Self {
+        Self { paths: all(plan.paths), summary: plan.summary }
+    }
+}
+
+impl From<exported::Frozen> for Quiesced {
+    fn from(frozen: exported::Frozen) -> Self {
+        let level = match frozen.consistency {
+            types::Consistency::Application => Level::Application,
+            types::Consistency::Crash | types::Consistency::None => Level::Crash,
+        };
+        Self { level, metadata: all(frozen.metadata) }
+    }
+}
+
+impl From<types::MetadataEntry> for MetadataEntry {
+    fn from(entry: types::MetadataEntry) -> Self {
+        let value = match entry.value {
+            types::MetaValue::Text(text) => MetadataValue::Text(text),
+            types::MetaValue::Integer(number) => MetadataValue::Integer(number),
+            types::MetaValue::Boolean(flag) => MetadataValue::Boolean(flag),
+            types::MetaValue::Bytes(bytes) => MetadataValue::Bytes(super::digest::hex(&bytes)),
+        };
+        Self { key: entry.key, value }
+    }
+}
+
+impl From<Outcome> for exported::Outcome {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Captured => Self::Captured,
+            Outcome::Failed => Self::Failed,
+            Outcome::Aborted => Self::Aborted,
+        }
+    }
+}
+
+impl From<types::HookError> for Failed {
+    fn from(error: types::HookError) -> Self {
+        use types::HookError as Said;
+        let (kind, message) = match error {
+            Said::InvalidSettings(wrong) => {
+                let at = if wrong.pointer.is_empty() { "settings" } else { &wrong.pointer };
+                (HookFailureKind::InvalidSettings, format!("{at}: {}", wrong.message))
+            }
+            Said::NotApplicable(why) => (HookFailureKind::NotApplicable, why),
+            Said::Denied(what) => (HookFailureKind::Denied, what),
+            Said::Busy(why) => (HookFailureKind::Busy, why),
+            Said::Timeout(what) => (HookFailureKind::Timeout, what),
+            Said::Application(said) => {
+                (HookFailureKind::Application, format!("{} ({})", said.message, said.code))
+            }
+            Said::Internal(what) => (HookFailureKind::Internal, what),
+        };
+        Self { kind, message }
+    }
+}
+
+impl From<sql::Value> for Value {
+    fn from(value: sql::Value) -> Self {
+        match value {
+            sql::Value::Null => Value::Null,
+            sql::Value::Boolean(flag) => Value::Boolean(flag),
+            sql::Value::Int64(number) => Value::Int64(number),
+            sql::Value::Uint64(number) => Value::Uint64(number),
+            sql::Value::Float64(number) => Value::Float64(number),
+            sql::Value::Text(text) => Value::Text(text),
+            sql::Value::Binary(bytes) => Value::Binary(bytes),
+            sql::Value::Decimal(text) => Value::Decimal(text),
+            sql::Value::Temporal(text) => Value::Temporal(text),
+            sql::Value::Other(text) => Value::Other(text),
+        }
+    }
+}
+
+impl From<Value> for sql::Value {
+    fn from(value: Value) -> Self {
+        match value {
+            Value::Null => sql::Value::Null,
+            Value::Boolean(flag) => sql::Value::Boolean(flag),
+            Value::Int64(number) => sql::Value::Int64(number),
+            Value::Uint64(number) => sql::Value::Uint64(number),
+            Value::Float64(number) => sql::Value::Float64(number),
+            Value::Text(text) => sql::Value::Text(text),
+            Value::Binary(bytes) => sql::Value::Binary(bytes),
+            Value::Decimal(text) => sql::Value::Decimal(text),
+            Value::Temporal(text) => sql::Value::Temporal(text),
+            Value::Other(text) => sql::Value::Other(text),
+        }
+    }
+}
+
+impl From<crate::capability::sql::Answer> for sql::RowSet {
+    fn from(answer: crate::capability::sql::Answer) -> Self {
+        let columns = answer.columns.into_iter();
+        Self {
+            columns: columns
+                .map(|column| sql::Column { name: column.name, db_type: column.db_type })
+                .collect(),
+            rows: answer.rows.into_iter().map(all).collect(),
+            truncated: answer.truncated,
+        }
+    }
+}
+
+impl From<SqlError> for sql::Error {
+    fn from(error: SqlError) -> Self {
+        match error {
+            SqlError::Denied(what) => sql::Error::Denied(what),
+            SqlError::Unavailable(why) => sql::Error::Unavailable(why),
+            SqlError::Timeout => sql::Error::Timeout,
+            SqlError::ConnectionLost(why) => sql::Error::ConnectionLost(why),
+            SqlError::Database { sqlstate, vendor_code, message } => {
+                sql::Error::Database(sql::DbError {
+                    sqlstate,
+                    vendor_code,
+                    message,
+                    extras: Vec::new(),
+                })
+            }
+            SqlError::Limit(what) => sql::Error::Limit(what),
+            SqlError::Unsupported(what) => sql::Error::Unsupported(what),
+            SqlError::Other(what) => sql::Error::Other(what),
+        }
+    }
+}
+
+fn all<A, B: From<A>>(items: Vec<A>) -> Vec<B> {
+    items.into_iter().map(B::from).collect()
+}

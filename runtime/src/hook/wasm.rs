@@ -1,0 +1,418 @@
+//! Running one component in one run: a fresh instance from `prepare` to `finish`, stopped in three
+//! ways if it does not stop by itself.
+//!
+//! 1. Host calls end by the phase's deadline and give the guest a typed time-out; it unwinds.
+//! 2. A guest that does not unwind is interrupted a moment later, wherever it loops.
+//! 3. A call that still has not come back a moment after that is dropped.
+//!
+//! A guest that was stopped by 2 or 3, or trapped, can never be entered again (the component model
+//! forbids it), so its store is dropped, its sessions are closed from the host's side, and `finish`
+//! runs on a fresh instance.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::timeout_at;
+use wasmtime::{Engine, Store, Trap, UpdateDeadline};
+
+use super::description::Description;
+use super::engine::HookEngine;
+use super::host::{HostState, PhaseClock, RunContext};
+use super::since_v0_1_0::{Called, Instance, Ready};
+use super::text::{LONGEST_MESSAGE, clean};
+use super::{
+    Failed, Hook, HookFailure, HookFailureKind, Identity, Outcome, Phase, Prepared, Quiesced,
+};
+use crate::capability::Powers;
+use crate::config::grants::Limits;
+use crate::manifest::{MetadataEntry, MetadataValue};
+use crate::time::Deadline;
+
+/// After the interrupt, how long until a call is dropped from outside.
+const BACKSTOP: Duration = Duration::from_millis(200);
+
+/// How long closing a hook's sessions may take: a good-bye and a KILL have less each.
+const CLOSING: Duration = Duration::from_secs(1);
+
+/// Bytes that a guest may hand to one host call.
+const HOST_CALL_BYTES: usize = 4 << 20;
+
+/// Bounds of what a hook may hand to the manifest and the plan.
+const MOST_METADATA_ENTRIES: usize = 256;
+const LONGEST_METADATA_VALUE: usize = 16 << 10;
+const MOST_PATHS: usize = 1024;
+
+type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A component as one run uses it.
+pub(super) struct WasmHook {
+    identity: Arc<Identity>,
+    engine: HookEngine,
+    ready: Ready,
+    powers: Arc<Powers>,
+    settings: String,
+    run: RunContext,
+    live: Option<Live>,
+}
+
+/// An instance in its store. Dropping it closes every session that it opened.
+struct Live {
+    store: Store<HostState>,
+    instance: Instance,
+}
+
+/// The guest was stopped, or stopped itself in a way that leaves nothing to call.
+struct Stopped {
+    kind: HookFailureKind,
+    message: String,
+    hint: Option<String>,
+}
+
+impl WasmHook {
+    pub(super) fn new(
+        identity: Identity,
+        engine: HookEngine,
+        ready: Ready,
+        powers: Powers,
+        settings: String,
+        run: RunContext,
+    ) -> Self {
+        Self {
+            identity: Arc::new(identity),
+            engine,
+            ready,
+            powers: Arc::new(powers),
+            settings,
+            run,
+            live: None,
+        }
+    }
+
+    /// Lets a throw-away instance check the settings. No target is contacted.
+    pub(super) async fn validate(&mut self, deadline: Deadline) -> Result<(), HookFailure> {
+        self.start(Phase::Validate, deadline).await?;
+        let settings = self.settings.clone();
+        let result = self
+            .call(Phase::Validate, deadline, |instance, store| {
+                Box::pin(async move { instance.validate(store, &settings).await })
+            })
+            .await;
+        self.live = None;
+        result
+    }
+
+    /// A fresh instance in a fresh store.
+    async fn start(&mut self, phase: Phase, deadline: Deadline) -> Result<(), HookFailure> {
+        let clock = PhaseClock::new(phase, deadline);
+        let state = HostState::new(
+            Arc::clone(&self.identity),
+            Arc::clone(&self.powers),
+            self.run.clone(),
+            clock,
+        );
+        let mut store = new_store(self.engine.engine(), state);
+        match bounded(clock, self.ready.instantiate(&mut store)).await {
+            Ok(instance) => {
+                self.live = Some(Live { store, instance });
+                Ok(())
+            }
+            Err(stopped) => Err(self.failure(phase, stopped)),
+        }
+    }
+
+    /// One call into the instance. If this is dropped half-way, the instance goes with it.
+    async fn call<T, F>(
+        &mut self,
+        phase: Phase,
+        deadline: Deadline,
+        call: F,
+    ) -> Result<T, HookFailure>
+    where
+        F: for<'a> FnOnce(&'a Instance, &'a mut Store<HostState>) -> Boxed<'a, Called<T>>,
+    {
+        let Some(mut live) = self.live.take() else {
+            return Err(self.failure(phase, instance_gone()));
+        };
+        let clock = PhaseClock::new(phase, deadline);
+        live.store.data_mut().enter(clock);
+        match bounded(clock, call(&live.instance, &mut live.store)).await {
+            Ok(Ok(value)) => {
+                self.live = Some(live);
+                Ok(value)
+            }
+            Ok(Err(Failed { kind, message })) => {
+                let hint = live.store.data_mut().take_hint();
+                self.live = Some(live);
+                Err(self.failure(phase, Stopped { kind, message, hint }))
+            }
+            Err(stopped) => {
+                drop(live);
+                self.close_sessions().await;
+                Err(self.failure(phase, stopped))
+            }
+        }
+    }
+
+    fn close_sessions(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (sessions, identity) = (self.run.sessions.clone(), Arc::clone(&self.identity));
+        async move {
+            let closed = sessions.close_hook(&identity.name, CLOSING).await;
+            if closed.unfinished > 0 {
+                tracing::warn!(
+                    hook = identity.name,
+                    sessions = closed.unfinished,
+                    "sessions were told to close and have not said that they did"
+                );
+            }
+        }
+    }
+
+    fn failure(&self, phase: Phase, stopped: Stopped) -> HookFailure {
+        HookFailure {
+            hook: self.identity.name.clone(),
+            version: Some(self.identity.version.clone()),
+            phase,
+            kind: stopped.kind,
+            message: clean(&stopped.message, LONGEST_MESSAGE),
+            hint: stopped.hint.or_else(|| self.hint_for(stopped.kind)),
+        }
+    }
+
+    fn hint_for(&self, kind: HookFailureKind) -> Option<String> {
+        let file = self.identity.grant_file.display();
+        match kind {
+            HookFailureKind::InvalidSettings => Some(format!("correct [settings] in {file}")),
+            HookFailureKind::Denied => Some(format!("see what {file} grants")),
+            HookFailureKind::Trapped => {
+                Some("this is a fault of the hook: report it to its author".into())
+            }
+            _ => None,
+        }
+    }
+}
+
+#[async_trait]
+impl Hook for WasmHook {
+    fn name(&self) -> &str {
+        &self.identity.name
+    }
+
+    fn version(&self) -> Option<&str> {
+        Some(&self.identity.version)
+    }
+
+    fn digest(&self) -> Option<String> {
+        Some(self.identity.digest.to_string())
+    }
+
+    async fn prepare(&mut self, deadline: Deadline) -> Result<Prepared, HookFailure> {
+        self.start(Phase::Prepare, deadline).await?;
+        let settings = self.settings.clone();
+        let prepared = self
+            .call(Phase::Prepare, deadline, |instance, store| {
+                Box::pin(async move { instance.prepare(store, &settings).await })
+            })
+            .await?;
+        checked_plan(prepared).map_err(|why| self.failure(Phase::Prepare, why))
+    }
+
+    async fn pre_freeze(&mut self, deadline: Deadline) -> Result<Quiesced, HookFailure> {
+        let quiesced = self
+            .call(Phase::PreFreeze, deadline, |instance, store| {
+                Box::pin(instance.pre_freeze(store))
+            })
+            .await?;
+        let metadata = checked_metadata(quiesced.metadata)
+            .map_err(|why| self.failure(Phase::PreFreeze, why))?;
+        Ok(Quiesced { metadata, ..quiesced })
+    }
+
+    async fn confirm(&mut self, deadline: Deadline) -> Result<(), HookFailure> {
+        self.call(Phase::Confirm, deadline, |instance, store| Box::pin(instance.confirm(store)))
+            .await
+    }
+
+    async fn post_thaw(
+        &mut self,
+        outcome: Outcome,
+        deadline: Deadline,
+    ) -> Result<Vec<MetadataEntry>, HookFailure> {
+        let metadata = self
+            .call(Phase::PostThaw, deadline, move |instance, store| {
+                Box::pin(instance.post_thaw(store, outcome))
+            })
+            .await?;
+        checked_metadata(metadata).map_err(|why| self.failure(Phase::PostThaw, why))
+    }
+
+    async fn finish(&mut self, deadline: Deadline) -> Result<(), HookFailure> {
+        let started = match self.live {
+            Some(_) => Ok(()),
+            None => self.start(Phase::Finish, deadline).await,
+        };
+        let result = match started {
+            Ok(()) => {
+                self.call(Phase::Finish, deadline, |instance, store| {
+                    Box::pin(instance.finish(store))
+                })
+                .await
+            }
+            Err(failure) => Err(failure),
+        };
+        self.live = None;
+        self.close_sessions().await;
+        result
+    }
+}
+
+impl Drop for WasmHook {
+    /// The instance's own sessions close with it; this is for those that it lost track of.
+    fn drop(&mut self) {
+        self.run.sessions.tell_hook(&self.identity.name);
+    }
+}
+
+impl fmt::Debug for WasmHook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WasmHook")
+            .field("identity", &self.identity)
+            .field("instance", &self.live.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Asks a component what it is, on an instance with no powers at all.
+pub(super) async fn describe(
+    engine: &HookEngine,
+    ready: &Ready,
+    deadline: Deadline,
+) -> Result<Description, (String, Option<String>)> {
+    let identity = Arc::new(Identity::unknown());
+    let powers = Arc::new(Powers::none(Limits::default()));
+    let run = RunContext::new("", true, super::cancel::CancelToken::never());
+    let clock = PhaseClock::new(Phase::Describe, deadline);
+    let mut store = new_store(engine.engine(), HostState::new(identity, powers, run, clock));
+    let described = async {
+        let instance = ready.instantiate(&mut store).await?;
+        instance.describe(&mut store).await
+    };
+    let description = bounded(clock, described)
+        .await
+        .map_err(|stopped| (clean(&stopped.message, LONGEST_MESSAGE), stopped.hint))?;
+    description.checked().map_err(|why| (why, None))
+}
+
+fn new_store(engine: &Engine, state: HostState) -> Store<HostState> {
+    let mut store = Store::new(engine, state);
+    store.limiter(|state| &mut state.memory);
+    store.set_hostcall_fuel(HOST_CALL_BYTES);
+    store.set_epoch_deadline(1);
+    // Every tick: the guest goes on, after others had the thread, or it is past its time.
+    store.epoch_deadline_callback(|store| {
+        Ok(match store.data().clock.interrupt.has_passed() {
+            true => UpdateDeadline::Interrupt,
+            false => UpdateDeadline::Yield(1),
+        })
+    });
+    store
+}
+
+/// A call that comes back, whatever the guest does.
+async fn bounded<T>(
+    clock: PhaseClock,
+    call: impl Future<Output = wasmtime::Result<T>>,
+) -> Result<T, Stopped> {
+    let backstop = Deadline::after(clock.interrupt.remaining() + BACKSTOP);
+    match timeout_at(backstop.instant().into(), call).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(stopped_by(&error)),
+        Err(_) => Err(out_of_time("it did not come back by its deadline")),
+    }
+}
+
+fn stopped_by(error: &wasmtime::Error) -> Stopped {
+    let text = format!("{error:#}");
+    match error.downcast_ref::<Trap>() {
+        Some(Trap::Interrupt) => out_of_time("it was still computing at its deadline"),
+        Some(trap) => Stopped {
+            kind: HookFailureKind::Trapped,
+            message: format!("it trapped: {trap}"),
+            hint: None,
+        },
+        None if text.contains("forcing trap when growing") => Stopped {
+            kind: HookFailureKind::Trapped,
+            message: "it wanted more memory than it may have".into(),
+            hint: Some(
+                "raise `memory-bytes` under [limits] in its grant file, or report it to the hook's author"
+                    .into(),
+            ),
+        },
+        None => Stopped {
+            kind: HookFailureKind::Trapped,
+            message: format!("it was stopped: {}", error.root_cause()),
+            hint: None,
+        },
+    }
+}
+
+fn out_of_time(what: &str) -> Stopped {
+    Stopped {
+        kind: HookFailureKind::Timeout,
+        message: format!("{what}; its instance was stopped and its sessions were closed"),
+        hint: Some("give this phase more time in stillpoint.toml, or report it to the hook's author".into()),
+    }
+}
+
+fn instance_gone() -> Stopped {
+    Stopped {
+        kind: HookFailureKind::InstanceGone,
+        message: "its instance is gone since an earlier phase, and its sessions are closed".into(),
+        hint: None,
+    }
+}
+
+fn wrong(message: String) -> Stopped {
+    Stopped { kind: HookFailureKind::Internal, message, hint: None }
+}
+
+fn checked_plan(plan: Prepared) -> Result<Prepared, Stopped> {
+    if plan.paths.len() > MOST_PATHS {
+        return Err(wrong(format!("it named {} paths; {MOST_PATHS} are the most", plan.paths.len())));
+    }
+    let is_odd = |path: &&std::path::PathBuf| {
+        !path.is_absolute() || path.to_string_lossy().chars().any(char::is_control)
+    };
+    if let Some(odd) = plan.paths.iter().find(is_odd) {
+        return Err(wrong(format!("it named `{}`, which is not an absolute path", odd.display())));
+    }
+    Ok(Prepared { summary: clean(&plan.summary, 200), ..plan })
+}
+
+fn checked_metadata(entries: Vec<MetadataEntry>) -> Result<Vec<MetadataEntry>, Stopped> {
+    if entries.len() > MOST_METADATA_ENTRIES {
+        return Err(wrong(format!(
+            "it saved {} metadata entries; {MOST_METADATA_ENTRIES} are the most",
+            entries.len()
+        )));
+    }
+    entries.into_iter().map(checked_entry).collect()
+}
+
+/// Values are for machines that restore: kept whole or refused, never cut.
+fn checked_entry(entry: MetadataEntry) -> Result<MetadataEntry, Stopped> {
+    let key = clean(&entry.key, 100);
+    let length = match &entry.value {
+        MetadataValue::Text(text) | MetadataValue::Bytes(text) => text.len(),
+        MetadataValue::Integer(_) | MetadataValue::Boolean(_) => 0,
+    };
+    if key != entry.key || key.is_empty() || length > LONGEST_METADATA_VALUE {
+        return Err(wrong(format!(
+            "metadata `{key}`: a key has 1 to 100 visible characters, a value at most {LONGEST_METADATA_VALUE} bytes"
+        )));
+    }
+    Ok(entry)
+}

@@ -1,0 +1,146 @@
+//! Installations in temporary directories, and the puppet: a hook that does what its settings say.
+#![allow(dead_code, reason = "each test binary uses a part")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use stillpoint::config::connections::Connections;
+use stillpoint::config::grants::HookGrant;
+use stillpoint::hook::{
+    CancelToken, Digest, Hook, HookLoadError, HookStore, Quiesced, RunContext,
+};
+use stillpoint::manifest::{MetadataEntry, MetadataValue};
+use stillpoint::paths::Paths;
+use stillpoint::time::Deadline;
+
+/// The puppet as a component. Built once for each test binary.
+pub fn puppet() -> &'static [u8] {
+    static PUPPET: OnceLock<Vec<u8>> = OnceLock::new();
+    PUPPET.get_or_init(|| as_component(&puppet_module()))
+}
+
+/// The puppet whose `describe` misbehaves: `trap`, `loop`, `eat`, `badname`.
+pub fn puppet_that_describes(mode: &str) -> Vec<u8> {
+    let marker = b"PUPPET-DESCRIBE=";
+    let mut bytes = puppet().to_vec();
+    let at = bytes.windows(marker.len()).position(|window| window == marker).unwrap();
+    let value = &mut bytes[at + marker.len()..][..8];
+    value.fill(b' ');
+    value[..mode.len()].copy_from_slice(mode.as_bytes());
+    bytes
+}
+
+/// The puppet as a core module, as the compiler gives it.
+pub fn puppet_module() -> Vec<u8> {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let target = workspace.join("target/guests");
+    let status = Command::new(env!("CARGO"))
+        .current_dir(workspace)
+        .args(["build", "--quiet", "--package", "stillpoint-test-puppet", "--profile", "hook"])
+        .args(["--target", "wasm32-unknown-unknown", "--target-dir"])
+        .arg(&target)
+        .env_remove("RUSTFLAGS")
+        .status()
+        .unwrap();
+    assert!(status.success(), "the puppet does not build; is the target wasm32-unknown-unknown installed?");
+    std::fs::read(target.join("wasm32-unknown-unknown/hook/stillpoint_test_puppet.wasm")).unwrap()
+}
+
+pub fn as_component(module: &[u8]) -> Vec<u8> {
+    wit_component::ComponentEncoder::default()
+        .module(module)
+        .unwrap()
+        .validate(true)
+        .encode()
+        .unwrap()
+}
+
+/// An installation of its own, with a store.
+pub struct Installation {
+    pub root: tempfile::TempDir,
+    pub paths: Paths,
+    pub store: HookStore,
+}
+
+impl Installation {
+    pub fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::under(root.path());
+        std::fs::create_dir_all(paths.grants()).unwrap();
+        let store = HookStore::new(&paths).unwrap();
+        Self { root, paths, store }
+    }
+
+    pub async fn with_puppet() -> (Self, Digest) {
+        let installation = Self::new();
+        let digest = installation.install(puppet()).await;
+        (installation, digest)
+    }
+
+    pub fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.root.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    pub async fn install(&self, bytes: &[u8]) -> Digest {
+        let file = self.file("hook.wasm", bytes);
+        self.store.install(&file).await.unwrap().digest
+    }
+
+    /// Writes `hooks.d/<name>.toml` for a module: settings as JSON text, then more of TOML.
+    pub fn grant(&self, name: &str, digest: &Digest, script: &[(&str, &[&str])], more: &str) {
+        let mut text = format!("module = \"{digest}\"\n[settings]\n");
+        for (phase, commands) in script {
+            text.push_str(&format!("{phase} = {commands:?}\n"));
+        }
+        text.push_str(more);
+        std::fs::write(self.paths.grants().join(format!("{name}.toml")), text).unwrap();
+    }
+
+    pub async fn load(&self, name: &str, run: &RunContext) -> Result<Box<dyn Hook>, HookLoadError> {
+        let connections = Connections::load(&self.paths).unwrap();
+        let file = self.paths.grants().join(format!("{name}.toml"));
+        let grant = HookGrant::load(&file, &connections).unwrap();
+        self.store.load(&grant, &connections, run).await
+    }
+
+    /// A hook called `name` that plays a script, without powers.
+    pub async fn hook(
+        &self,
+        digest: &Digest,
+        script: &[(&str, &[&str])],
+        run: &RunContext,
+    ) -> Box<dyn Hook> {
+        self.grant("puppet", digest, script, "");
+        self.load("puppet", run).await.unwrap()
+    }
+}
+
+pub fn run() -> RunContext {
+    RunContext::new("run-1", false, CancelToken::never())
+}
+
+pub fn within(milliseconds: u64) -> Deadline {
+    Deadline::after(Duration::from_millis(milliseconds))
+}
+
+/// A time that only a hang would need.
+pub fn plenty() -> Deadline {
+    Deadline::after(Duration::from_secs(30))
+}
+
+/// What the puppet's commands gave.
+pub fn results(metadata: &[MetadataEntry]) -> Vec<String> {
+    let text = |entry: &MetadataEntry| match &entry.value {
+        MetadataValue::Text(text) => text.clone(),
+        other => format!("{other:?}"),
+    };
+    metadata.iter().map(text).collect()
+}
+
+pub fn quiesced(result: Result<Quiesced, stillpoint::hook::HookFailure>) -> Vec<String> {
+    results(&result.unwrap().metadata)
+}

@@ -1,0 +1,256 @@
+//! A hook for tests. Its settings are JSON: for each phase a list of commands, done in order.
+//! What the commands give is returned as metadata by `pre-freeze` and `post-thaw`.
+//!
+//! `open A main` · `query A SELECT 1` · `query-ms A 50 SELECT SLEEP(9)` · `uint A 5 SET … = ?` ·
+//! `text A five SET … = ?` · `alive A` · `id A` · `info A` · `close A` · `log words` · `sleep 50` ·
+//! `granted` · `run-info` · `kv` · `program` · `fail kind words` · `trap` · `loop` · `eat` ·
+//! `level crash` · `try <command>` (an error is a result).
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::hint::black_box;
+
+wit_bindgen::generate!({ path: "../../../hooks-sdk/wit/since_v0_1_0", world: "hook" });
+
+use exports::stillpoint::hook::lifecycle::{
+    CapabilityNeed, Description, Frozen, Guest, Outcome, Plan, SqlNeed,
+};
+use stillpoint::hook::types::{
+    AppError, Consistency, HookError, MetaValue, MetadataEntry, SettingsError,
+};
+use stillpoint::hook::{kv, log, process, run, sql};
+
+/// Tests overwrite what follows the `=` in the finished component.
+static DESCRIBE: [u8; 24] = *b"PUPPET-DESCRIBE=honest  ";
+
+/// What it asks for on `main`.
+const STATEMENTS: &[&str] = &[
+    "SELECT 1",
+    "SELECT CONNECTION_ID()",
+    "SELECT SLEEP(30)",
+    "SELECT 'a  b'",
+    "SELECT seq FROM seq_1_to_1000",
+    "SELECT REPEAT('x', 1000) FROM seq_1_to_1000",
+    "SELECT 1, -1, 1.5, 2.5e0, 'text', x'00ff', DATE'2026-11-20', NULL, CAST(7 AS UNSIGNED)",
+    "SET SESSION lock_wait_timeout = ?",
+    "SET SESSION wait_timeout = ?",
+    "SELECT ?, 1.5, TIMESTAMP'2026-11-20 10:11:12'",
+    "FLUSH TABLES WITH READ LOCK",
+    "UNLOCK TABLES",
+    "SELEKT 1",
+    "asked but never granted",
+];
+
+#[derive(Default)]
+struct State {
+    script: BTreeMap<String, Vec<String>>,
+    sessions: BTreeMap<String, sql::Connection>,
+    results: Vec<String>,
+    level: Option<Consistency>,
+}
+
+thread_local!(static STATE: RefCell<State> = RefCell::default());
+
+struct Puppet;
+export!(Puppet);
+
+impl Guest for Puppet {
+    fn describe() -> Description {
+        let mode = String::from_utf8_lossy(&black_box(DESCRIBE)[16..]).into_owned();
+        match mode.trim() {
+            "trap" => panic!("described to death"),
+            "loop" => spin(),
+            "eat" => eat(),
+            _ => {}
+        }
+        Description {
+            name: if mode.trim() == "badname" { "../puppet".into() } else { "puppet".into() },
+            version: "0.1.0".into(),
+            summary: "does what its settings say".into(),
+            settings_schema: r#"{"type":"object","additionalProperties":{"type":"array","items":{"type":"string"}}}"#.into(),
+            needs: vec![CapabilityNeed::Sql(SqlNeed {
+                connection: "main".into(),
+                engines: vec![sql::Engine::Mysql, sql::Engine::Mariadb],
+                statements: STATEMENTS.iter().map(|text| text.to_string()).collect(),
+                reason: "to be tested".into(),
+                required: false,
+            })],
+            freeze_budget_ms: 100,
+        }
+    }
+
+    fn validate(settings: String) -> Result<(), HookError> {
+        remember(&settings)?;
+        play("validate")
+    }
+
+    fn prepare(settings: String) -> Result<Plan, HookError> {
+        remember(&settings)?;
+        play("prepare")?;
+        Ok(Plan { paths: vec!["/".into()], summary: results().join("; ") })
+    }
+
+    fn pre_freeze() -> Result<Frozen, HookError> {
+        play("pre-freeze")?;
+        let level = STATE.with_borrow(|state| state.level);
+        Ok(Frozen { consistency: level.unwrap_or(Consistency::Application), metadata: metadata() })
+    }
+
+    fn confirm() -> Result<(), HookError> {
+        play("confirm")
+    }
+
+    fn post_thaw(_outcome: Outcome) -> Result<Vec<MetadataEntry>, HookError> {
+        play("post-thaw")?;
+        Ok(metadata())
+    }
+
+    fn finish() -> Result<(), HookError> {
+        log::write(log::Level::Info, "finish", &[]);
+        play("finish")
+    }
+}
+
+fn remember(settings: &str) -> Result<(), HookError> {
+    let script = serde_json::from_str(settings).map_err(|error| {
+        HookError::InvalidSettings(SettingsError { pointer: "/".into(), message: error.to_string() })
+    })?;
+    STATE.with_borrow_mut(|state| state.script = script);
+    Ok(())
+}
+
+fn play(phase: &str) -> Result<(), HookError> {
+    let commands = STATE.with_borrow(|state| state.script.get(phase).cloned());
+    commands.unwrap_or_default().iter().try_for_each(|command| {
+        let result = act(command)?;
+        STATE.with_borrow_mut(|state| state.results.push(result));
+        Ok(())
+    })
+}
+
+fn act(command: &str) -> Result<String, HookError> {
+    let (verb, rest) = command.split_once(' ').unwrap_or((command, ""));
+    let (first, second) = rest.split_once(' ').unwrap_or((rest, ""));
+    match verb {
+        "try" => Ok(act(rest).unwrap_or_else(|error| format!("{error:?}"))),
+        "open" => {
+            let session = sql::open(second).map_err(failed)?;
+            STATE.with_borrow_mut(|state| state.sessions.insert(first.into(), session));
+            Ok("opened".into())
+        }
+        "close" => Ok(format!("{}", STATE.with_borrow_mut(|s| s.sessions.remove(first).is_some()))),
+        "query" => query(first, second, &[], None),
+        "query-ms" => {
+            let (ms, text) = second.split_once(' ').unwrap_or_default();
+            query(first, text, &[], Some(ms.parse::<u64>().unwrap_or(0) * 1_000_000))
+        }
+        "uint" => {
+            let (value, text) = second.split_once(' ').unwrap_or_default();
+            query(first, text, &[sql::Value::Uint64(value.parse().unwrap_or(0))], None)
+        }
+        "text" => {
+            let (value, text) = second.split_once(' ').unwrap_or_default();
+            query(first, text, &[sql::Value::Text(value.into())], None)
+        }
+        "alive" => Ok(on(first, |session| session.is_alive()).to_string()),
+        "id" => on(first, |session| session.session_id()).map_err(failed),
+        "info" => Ok(format!("{:?}", on(first, |session| session.info()))),
+        "log" => {
+            log::write(log::Level::Warn, rest, &[]);
+            Ok("logged".into())
+        }
+        "sleep" => {
+            run::sleep(rest.parse::<u64>().unwrap_or(0) * 1_000_000);
+            Ok(format!("cancelled: {}", run::cancelled()))
+        }
+        "granted" => Ok(sql::granted().join(",")),
+        "run-info" => Ok(format!("{:?} {:?}", run::get_info(), run::current_phase())),
+        "kv" => Ok(format!("{:?}", kv::get("key"))),
+        "program" => Ok(format!("{:?}", process::run(rest, &[], None, None))),
+        "level" => {
+            let level = if rest == "crash" { Consistency::Crash } else { Consistency::Application };
+            STATE.with_borrow_mut(|state| state.level = Some(level));
+            Ok("set".into())
+        }
+        "fail" => Err(failure(first, second)),
+        "trap" => panic!("told to trap"),
+        "loop" => spin(),
+        "eat" => eat(),
+        other => Err(HookError::Internal(format!("no such command: {other}"))),
+    }
+}
+
+fn on<T>(name: &str, call: impl FnOnce(&sql::Connection) -> T) -> T {
+    STATE.with_borrow(|state| call(&state.sessions[name]))
+}
+
+fn query(
+    name: &str,
+    text: &str,
+    params: &[sql::Value],
+    timeout: Option<u64>,
+) -> Result<String, HookError> {
+    let answer = on(name, |session| session.query(text, params, timeout)).map_err(failed)?;
+    let more = if answer.truncated { " and more" } else { "" };
+    Ok(match answer.rows.len() {
+        0 => format!("no rows{more}"),
+        1 => format!("{:?}{more}", answer.rows[0]),
+        count => format!("{count} rows{more}"),
+    })
+}
+
+fn failed(error: sql::Error) -> HookError {
+    match error {
+        sql::Error::Denied(what) => HookError::Denied(what),
+        sql::Error::Timeout => HookError::Timeout("the server did not answer".into()),
+        sql::Error::Database(error) => HookError::Application(AppError {
+            code: error.vendor_code.to_string(),
+            message: error.message,
+            retryable: false,
+        }),
+        other => HookError::Internal(format!("{other:?}")),
+    }
+}
+
+fn failure(kind: &str, words: &str) -> HookError {
+    let words = words.to_owned();
+    match kind {
+        "invalid-settings" => HookError::InvalidSettings(SettingsError {
+            pointer: "/script".into(),
+            message: words,
+        }),
+        "not-applicable" => HookError::NotApplicable(words),
+        "denied" => HookError::Denied(words),
+        "busy" => HookError::Busy(words),
+        "timeout" => HookError::Timeout(words),
+        "application" => {
+            HookError::Application(AppError { code: "42".into(), message: words, retryable: false })
+        }
+        _ => HookError::Internal(words),
+    }
+}
+
+fn results() -> Vec<String> {
+    STATE.with_borrow_mut(|state| std::mem::take(&mut state.results))
+}
+
+fn metadata() -> Vec<MetadataEntry> {
+    let numbered = results().into_iter().enumerate();
+    numbered
+        .map(|(at, text)| MetadataEntry { key: format!("result-{at}"), value: MetaValue::Text(text) })
+        .collect()
+}
+
+fn spin() -> ! {
+    let mut turns = 0_u64;
+    loop {
+        turns = black_box(turns.wrapping_add(1));
+    }
+}
+
+fn eat() -> ! {
+    let mut eaten = Vec::new();
+    loop {
+        eaten.push(black_box(vec![1_u8; 1 << 20]));
+    }
+}
