@@ -11,6 +11,7 @@ use nix::libc;
 
 use crate::plan::DevId;
 
+const BLKSSZGET: libc::Ioctl = 0x1268;
 const LOOP_CLR_FD: libc::Ioctl = 0x4C01;
 const LOOP_GET_STATUS64: libc::Ioctl = 0x4C05;
 const LOOP_CONFIGURE: libc::Ioctl = 0x4C0A;
@@ -74,8 +75,8 @@ pub(crate) struct LoopStatus {
     pub(crate) file_system: DevId,
     /// The file's inode number.
     pub(crate) inode: u64,
-    /// Which part of the file it shows.
-    pub(crate) extent: Extent,
+    /// What it shows of the file.
+    pub(crate) geometry: Geometry,
 }
 
 /// Asks the loop device at `node`; `None` if no file is attached.
@@ -98,42 +99,61 @@ pub(crate) fn status_of(device: &File) -> io::Result<Option<LoopStatus>> {
         Ok(_) => Ok(Some(LoopStatus {
             file_system: DevId::of(info.device),
             inode: info.inode,
-            extent: Extent { offset: info.offset, size_limit: info.size_limit },
+            geometry: Geometry {
+                offset: info.offset,
+                size_limit: info.size_limit,
+                block_size: block_size(device)?,
+            },
         })),
         Err(Errno::ENXIO) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
 
-/// The part of a file that a loop device shows, in bytes; a `size_limit` of 0: to the end.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Extent {
-    /// Where it begins.
+fn block_size(device: &File) -> io::Result<u32> {
+    let mut size: libc::c_int = 0;
+    // SAFETY: the descriptor is open for the whole call, and the kernel writes one int into memory
+    // that we own.
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), BLKSSZGET, &raw mut size) };
+    Errno::result(result)?;
+    u32::try_from(size).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+/// What a loop device shows of its file, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Geometry {
+    /// Where it begins, in bytes.
     pub(crate) offset: u64,
-    /// How long it is at most.
+    /// How long it is at most, in bytes; 0: to the end of the file.
     pub(crate) size_limit: u64,
+    /// Logical block size, in bytes. A file system made for smaller blocks cannot be mounted.
+    pub(crate) block_size: u32,
 }
 
 /// Attaches `image` to a free loop device and gives its node. Direct I/O is used where the file
-/// system can do it, so that the image's pages are not cached twice.
-pub(crate) fn attach(image: &File, name: &Path, extent: Extent) -> io::Result<PathBuf> {
-    let with =
-        |flags| LoopInfo { offset: extent.offset, size_limit: extent.size_limit, flags, ..NO_INFO };
-    match configure_free(image, name, with(LO_FLAGS_PARTSCAN | LO_FLAGS_DIRECT_IO)) {
+/// system can do it in such blocks, so that the image's pages are not cached twice.
+pub(crate) fn attach(image: &File, name: &Path, geometry: Geometry) -> io::Result<PathBuf> {
+    match configure_free(image, name, geometry, LO_FLAGS_PARTSCAN | LO_FLAGS_DIRECT_IO) {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-            configure_free(image, name, with(LO_FLAGS_PARTSCAN))
+            configure_free(image, name, geometry, LO_FLAGS_PARTSCAN)
         }
         other => other,
     }
 }
 
-fn configure_free(image: &File, name: &Path, info: LoopInfo) -> io::Result<PathBuf> {
+fn configure_free(
+    image: &File,
+    name: &Path,
+    geometry: Geometry,
+    flags: u32,
+) -> io::Result<PathBuf> {
     let control = File::options().read(true).write(true).open("/dev/loop-control")?;
+    let config = config(image, name, geometry, flags)?;
     let mut attempts = 0;
     loop {
         let number = free_number(&control)?;
         let node = PathBuf::from(format!("/dev/loop{number}"));
-        match configure(image, name, &node, info) {
+        match configure(&config, &node) {
             // Somebody else took it between the two calls.
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) && attempts < ATTEMPTS => {
                 attempts += 1;
@@ -144,23 +164,30 @@ fn configure_free(image: &File, name: &Path, info: LoopInfo) -> io::Result<PathB
     }
 }
 
+fn config(image: &File, name: &Path, geometry: Geometry, flags: u32) -> io::Result<LoopConfig> {
+    let Geometry { offset, size_limit, block_size } = geometry;
+    let fd = u32::try_from(image.as_raw_fd()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let mut info = LoopInfo { offset, size_limit, flags, ..NO_INFO };
+    // For old tools that show the name kept here; the last byte stays zero.
+    let bytes = name.as_os_str().as_encoded_bytes();
+    let shown = bytes.len().min(info.file_name.len() - 1);
+    info.file_name[..shown].copy_from_slice(&bytes[..shown]);
+    Ok(LoopConfig { fd, block_size, info, reserved: [0; 8] })
+}
+
 fn free_number(control: &File) -> io::Result<i32> {
     // SAFETY: the descriptor is open for the whole call; the request takes no argument.
     let number = unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE) };
     Ok(Errno::result(number)?)
 }
 
-fn configure(image: &File, name: &Path, node: &Path, info: LoopInfo) -> io::Result<()> {
+/// The image that `config` names must be open.
+fn configure(config: &LoopConfig, node: &Path) -> io::Result<()> {
     let device = File::options().read(true).write(true).open(node)?;
-    let fd = u32::try_from(image.as_raw_fd()).map_err(|_| io::ErrorKind::InvalidInput)?;
-    let mut config = LoopConfig { fd, block_size: 0, info, reserved: [0; 8] };
-    // For old tools that show the name kept here; the last byte stays zero.
-    let bytes = name.as_os_str().as_encoded_bytes();
-    let shown = bytes.len().min(config.info.file_name.len() - 1);
-    config.info.file_name[..shown].copy_from_slice(&bytes[..shown]);
-    // SAFETY: both descriptors are open for the whole call, and the kernel reads one loop_config,
-    // which LoopConfig mirrors field by field, from memory that we own.
-    let result = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE, &raw const config) };
+    // SAFETY: the device's descriptor is open for the whole call, and the kernel reads one
+    // loop_config, which LoopConfig mirrors field by field, from memory that we own. The number of
+    // the image's descriptor in it is checked by the kernel.
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE, &raw const *config) };
     Errno::result(result)?;
     Ok(())
 }

@@ -75,7 +75,7 @@ fn attach_member(
     let (clone, copy) = (group.clone_of(member), folder.join(&member.file));
     let cannot = |error| io_error(ExitCode::CreateFailed, "cannot make the copy", &copy, error);
     let file = copy_of(&clone, &copy).map_err(cannot)?;
-    let node = loopdev::attach(&file, &copy, member.extent()).map_err(|error| {
+    let node = loopdev::attach(&file, &copy, member.geometry()).map_err(|error| {
         io_error(ExitCode::CreateFailed, "cannot attach as a loop device:", &copy, error)
     })?;
     undo.loops.push(node.clone());

@@ -116,8 +116,8 @@ impl ReflinkGroup {
         let mut members = Vec::new();
         for (index, (image, directory)) in images.into_iter().zip(directories).enumerate() {
             let name = clone_name(index, &image.path);
-            let extent = image.status.extent;
-            members.push(MemberRecord::new(&image.disk.id, directory, name.clone(), extent));
+            let geometry = image.status.geometry;
+            members.push(MemberRecord::new(&image.disk.id, directory, name.clone(), geometry));
             self.add(image, directory, name)?;
         }
         let record = Record::new(&self.id, request, members);
@@ -207,19 +207,22 @@ impl PreparedGroup for ReflinkGroup {
     async fn discard(&mut self) -> Result<(), ProviderError> {
         self.only_prepared = false;
         let mut workers = std::mem::take(&mut self.workers);
-        let (id, directories) = (self.id.clone(), self.directories.clone());
-        blocking(move || {
+        let waited = blocking(move || {
             let ended = workers.iter_mut().all(|worker| worker.end(CALL_ENDS));
-            if !ended {
-                return Err(fail(
-                    ExitCode::CreateFailed,
-                    format!("a clone call of group {id} has not ended yet"),
-                )
-                .hint("delete the group when the file system of the images answers again"));
-            }
-            remove(&id, &directories)
-        })
-        .await
+            Ok((workers, ended))
+        });
+        let ended;
+        (self.workers, ended) = waited.await?;
+        let id = self.id.clone();
+        if !ended {
+            return Err(fail(
+                ExitCode::CreateFailed,
+                format!("a clone call of group {id} has not ended yet"),
+            )
+            .hint("delete the group when the file system of the images answers again"));
+        }
+        let directories = self.directories.clone();
+        blocking(move || remove(&id, &directories)).await
     }
 }
 

@@ -16,7 +16,7 @@ use crate::exit_code::ExitCode;
 use crate::manifest::Manifest;
 use crate::plan::Inventory;
 use crate::provider::{GroupSummary, Member, ProviderError};
-use crate::sys::loopdev::Extent;
+use crate::sys::loopdev::Geometry;
 
 /// Beside each image, unless configured otherwise.
 const FOLDER: &str = ".stillpoint";
@@ -58,6 +58,8 @@ pub(super) struct MemberRecord {
     offset: u64,
     /// How much of it the loop device shows at most; 0: all.
     size_limit: u64,
+    /// The loop device's logical block size, in bytes.
+    block_size: u32,
 }
 
 impl Record {
@@ -79,18 +81,20 @@ impl Record {
 }
 
 impl MemberRecord {
-    pub(super) fn new(disk: &str, directory: &Path, file: String, extent: Extent) -> Self {
+    pub(super) fn new(disk: &str, directory: &Path, file: String, geometry: Geometry) -> Self {
         Self {
             disk: disk.to_owned(),
             directory: directory.to_owned(),
             file,
-            offset: extent.offset,
-            size_limit: extent.size_limit,
+            offset: geometry.offset,
+            size_limit: geometry.size_limit,
+            block_size: geometry.block_size,
         }
     }
 
-    pub(super) fn extent(&self) -> Extent {
-        Extent { offset: self.offset, size_limit: self.size_limit }
+    pub(super) fn geometry(&self) -> Geometry {
+        let Self { offset, size_limit, block_size, .. } = *self;
+        Geometry { offset, size_limit, block_size }
     }
 }
 
