@@ -9,15 +9,26 @@
 //! | [`writers`] | clients that commit, and when each commit was begun and acknowledged |
 //! | [`oracle`] | whether a copy holds what it must, and nothing else |
 //! | [`journal`] | whether a copied file system would replay its journal |
+//! | [`file_writers`] | one writer per file system, to see a freeze as users do |
+//! | [`stillpoint`] | the program under test, as its users run it |
 //! | [`by_hand`] | the snapshot that a shell takes |
+//! | [`rig`] | all of it put together for the main job |
 //! | [`stats`] | medians and their like |
+
+#![expect(
+    clippy::print_stderr,
+    reason = "a test tool says on standard error what went wrong while it cleans up"
+)]
 
 pub mod by_hand;
 pub mod command;
+pub mod file_writers;
 pub mod journal;
 pub mod lab;
 pub mod mariadb;
 pub mod oracle;
+pub mod rig;
 pub mod stats;
+pub mod stillpoint;
 pub mod watchdog;
 pub mod writers;

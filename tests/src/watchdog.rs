@@ -1,6 +1,6 @@
 //! The process that cleans a lab up, whatever becomes of the program that made it.
 
-use std::io::{PipeWriter, Read, pipe};
+use std::io::{PipeWriter, pipe};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -29,13 +29,14 @@ impl Watchdog {
     /// If it cannot be started.
     pub fn start(lab: &Path, time: Duration) -> Result<Self> {
         let (end, lifeline) = pipe().context("cannot make a pipe")?;
-        let log = lab.with_extension("watchdog");
+        let log = PathBuf::from(format!("{}.log", lab.display()));
         let errors = std::fs::File::create(&log).context("cannot make the watchdog's log")?;
         let process = Command::new("setsid")
             .args(["sh", "-c", SCRIPT, "stillpoint-watchdog"])
             .arg(lab)
             .arg(time.as_secs().to_string())
             .arg(std::process::id().to_string())
+            .arg(&log)
             .current_dir("/")
             .stdin(end)
             .stdout(Stdio::null())
@@ -54,12 +55,11 @@ impl Watchdog {
             return Ok(());
         }
         let status = self.process.wait().context("cannot wait for the watchdog")?;
-        let mut text = String::new();
-        std::fs::File::open(&self.log).and_then(|mut log| log.read_to_string(&mut text))?;
-        if !status.success() {
-            bail!("clean-up failed ({status}); see {}\n{text}", self.log.display());
+        if status.success() {
+            return Ok(());
         }
-        std::fs::remove_file(&self.log).context("cannot remove the watchdog's log")
+        let text = std::fs::read_to_string(&self.log).unwrap_or_else(|error| error.to_string());
+        bail!("clean-up failed ({status}); see {}\n{text}", self.log.display())
     }
 }
 

@@ -93,6 +93,19 @@ impl History {
         self.commits.iter().flatten().filter(overlaps).map(|commit| commit.duration()).collect()
     }
 
+    /// Per client: how long after `moment` the first commit was acknowledged that was begun after
+    /// it; `None` if there is none.
+    #[must_use]
+    pub fn recovery_after(&self, moment: u64) -> Vec<Option<Duration>> {
+        self.commits
+            .iter()
+            .map(|commits| {
+                let first = commits.partition_point(|commit| commit.began_ns < moment);
+                commits.get(first).map(|commit| Duration::from_nanos(commit.acked_ns - moment))
+            })
+            .collect()
+    }
+
     /// How long all commits took.
     #[must_use]
     pub fn durations(&self) -> Durations {

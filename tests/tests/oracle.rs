@@ -1,5 +1,4 @@
 //! The oracle accepts a snapshot that was taken with all steps, and catches each that is left out.
-#![expect(missing_docs, reason = "a test")]
 
 use std::time::Duration;
 

@@ -1,5 +1,4 @@
 //! Whatever becomes of a test, its lab is thawed and removed.
-#![expect(missing_docs, reason = "a test")]
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};

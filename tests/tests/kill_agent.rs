@@ -1,0 +1,151 @@
+//! The agent is killed at random moments, from the rehearsal to the release: every file system is
+//! writable, and every client commits again, within 250 ms of the end of its last thread.
+
+use std::process::Child;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use stillpoint_tests::file_writers::FileWriters;
+use stillpoint_tests::rig::{CLIENTS, PATIENCE, Rig};
+use stillpoint_tests::stats::Durations;
+use stillpoint_tests::stillpoint::Run;
+use stillpoint_tests::writers::{Interval, Writers, now_ns};
+
+const KILLS: usize = 50;
+const LIMIT: Duration = Duration::from_millis(250);
+
+/// Names a seed to repeat a run's moments.
+const SEED: &str = "STILLPOINT_TEST_SEED";
+
+/// When, after the process's start, each of the two spans begins and ends.
+#[derive(Debug)]
+struct Moments {
+    /// From the rehearsal to the release.
+    whole: Interval,
+    /// From the first lock to the last thaw: half of the kills fall in here.
+    held: Interval,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_killed_agent_leaves_nothing_frozen_and_nothing_locked() -> Result<()> {
+    let seed = seed()?;
+    println!("{SEED}={seed}");
+    let mut random = Random(seed);
+    let rig = Rig::new(Duration::from_secs(900))?;
+    rig.fresh_tables().await?;
+    let moments = measure(&rig)?;
+    println!("{moments:?}");
+
+    let clients = Writers::start(rig.server.options(), CLIENTS).await?;
+    let files = FileWriters::start([rig.lab.mount("data"), rig.lab.mount("binlog")])?;
+    clients.wait_for(100, PATIENCE).await?;
+    let mut deaths = Vec::new();
+    let mut ended_before = 0;
+    while deaths.len() < KILLS {
+        ensure!(ended_before <= KILLS, "most runs end before they are killed: {moments:?}");
+        let span = if deaths.len() % 2 == 0 { moments.held } else { moments.whole };
+        let delay = Duration::from_nanos(random.between(span.began_ns, span.ended_ns));
+        let round = deaths.len();
+        let started_ns = now_ns();
+        let agent = rig.stillpoint.start_snapshot(&format!("killed-{round}"))?;
+        let killed = tokio::task::block_in_place(|| kill_after(agent, started_ns, delay))?;
+        // Long enough for the clients to show that they go on, whatever is left behind.
+        tokio::time::sleep(2 * LIMIT).await;
+        match killed {
+            Death::Killed { at_ns } => deaths.push((at_ns, delay)),
+            Death::EndedBefore(run) => {
+                run.succeeded()?;
+                ended_before += 1;
+            }
+        }
+    }
+    let clients = clients.stop().await?;
+    let files = files.stop()?;
+
+    let mut recoveries = Vec::new();
+    for (round, (at_ns, delay)) in deaths.iter().enumerate() {
+        for (whose, history) in [("client", &clients), ("file system", &files)] {
+            for (number, recovery) in history.recovery_after(*at_ns).into_iter().enumerate() {
+                let context = || format!("round {round}, killed {delay:?} after its start");
+                let recovery = recovery.with_context(|| {
+                    format!("{whose} {number} never wrote again: {}", context())
+                })?;
+                ensure!(recovery <= LIMIT, "{whose} {number}: {recovery:?}: {}", context());
+                recoveries.push(recovery);
+            }
+        }
+    }
+    println!(
+        "{KILLS} kills ({ended_before} runs ended first); writing again after: {}",
+        recoveries.into_iter().collect::<Durations>()
+    );
+
+    // What the dead left behind does not keep the next run from its work.
+    let proof = rig.prove("after-the-kills").await?;
+    ensure!(proof.manifest.level()? == "application");
+    proof.verdict.into_result()?;
+    rig.finish()
+}
+
+/// Three runs to their end, for the times at which things happen. The longest count: on a busy
+/// machine a kill comes rather too early than after the end.
+fn measure(rig: &Rig) -> Result<Moments> {
+    let mut all = Vec::new();
+    for round in 0..3 {
+        let started_ns = now_ns();
+        let run = rig.stillpoint.snapshot(&format!("measure-{round}"), &[])?;
+        let manifest = run.succeeded()?.manifest()?;
+        let since_start = |span: Interval| Interval {
+            began_ns: span.began_ns.saturating_sub(started_ns),
+            ended_ns: span.ended_ns.saturating_sub(started_ns),
+        };
+        all.push(Moments {
+            whole: since_start(manifest.span("rehearse", "release")?),
+            held: since_start(manifest.span("quiesce", "thaw")?),
+        });
+        rig.stillpoint.delete(manifest.group()?)?;
+    }
+    // The middle one by its end: the first run is slower than the others.
+    all.sort_by_key(|moments| moments.whole.ended_ns);
+    Ok(all.swap_remove(1))
+}
+
+enum Death {
+    Killed { at_ns: u64 },
+    EndedBefore(Run),
+}
+
+/// Kills it, and says when its last thread was gone: a process can be waited for only then.
+fn kill_after(mut agent: Child, started_ns: u64, delay: Duration) -> Result<Death> {
+    let moment = started_ns + u64::try_from(delay.as_nanos())?;
+    std::thread::sleep(Duration::from_nanos(moment.saturating_sub(now_ns())));
+    if agent.try_wait()?.is_none() {
+        agent.kill()?;
+        let status = agent.wait()?;
+        let at_ns = now_ns();
+        if status.code().is_none() {
+            return Ok(Death::Killed { at_ns });
+        }
+    }
+    Ok(Death::EndedBefore(Run::of(&agent.wait_with_output()?)))
+}
+
+fn seed() -> Result<u64> {
+    match std::env::var(SEED) {
+        Ok(seed) => seed.parse().context("the seed is a number"),
+        Err(_) => Ok(now_ns()),
+    }
+}
+
+/// SplitMix64: all that is needed is that a printed seed gives the same moments again.
+struct Random(u64);
+
+impl Random {
+    fn between(&mut self, low: u64, high: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        low + (z ^ (z >> 31)) % (high - low).max(1)
+    }
+}
