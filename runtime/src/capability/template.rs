@@ -5,9 +5,14 @@ use crate::hook::description::{Description, Need};
 use crate::hook::digest::Digest;
 
 /// A ready grant file for a component: everything that it asks for, each with its reason, for the
-/// operator to read and to shorten. Pure.
+/// operator to read and to shorten. `targets` says for names that the component asks for which
+/// connection of `connections.toml` is meant, where that has another name. Pure.
 #[must_use]
-pub fn grant_template(description: &Description, digest: &Digest) -> String {
+pub fn grant_template(
+    description: &Description,
+    digest: &Digest,
+    targets: &[(String, String)],
+) -> String {
     let Description { name, version, summary, .. } = description;
     let mut text = format!("# {name} {version}: {summary}\n");
     text.push_str("# What is not in this file is denied. Remove what you do not want to grant.\n");
@@ -17,12 +22,12 @@ pub fn grant_template(description: &Description, digest: &Digest) -> String {
     text.push_str("\n[settings]\n");
     for need in &description.needs {
         text.push('\n');
-        text.push_str(&section(need));
+        text.push_str(&section(need, targets));
     }
     text
 }
 
-fn section(need: &Need) -> String {
+fn section(need: &Need, targets: &[(String, String)]) -> String {
     match need {
         Need::Sql { connection, engines, statements, reason, required } => {
             let servers = if engines.is_empty() { "any server".into() } else { engines.join(", ") };
@@ -31,7 +36,12 @@ fn section(need: &Need) -> String {
                 if *required { "required" } else { "optional" },
                 quoted(connection)
             );
-            text.push_str("# target = \"…\"              # if connections.toml has another name for it\n");
+            match targets.iter().find(|(asked, _)| asked == connection) {
+                Some((_, target)) => text.push_str(&format!("target = {}\n", quoted(target))),
+                None => text.push_str(
+                    "# target = \"…\"              # if connections.toml has another name for it\n",
+                ),
+            }
             text.push_str("statements = [\n");
             for statement in statements {
                 text.push_str(&format!("    {}\n", statement_line(statement)));
@@ -113,7 +123,7 @@ mod tests {
             freeze_budget_ms: 0,
         };
         let digest = Digest::of(b"module");
-        let text = grant_template(&description, &digest);
+        let text = grant_template(&description, &digest, &[]);
         assert!(text.contains("# to hold still (mysql, mariadb; required)\n[[sql]]"), "{text}");
 
         let root = tempfile::tempdir().unwrap();

@@ -7,7 +7,8 @@ use stillpoint::exit_code::ExitCode;
 use stillpoint::output::human;
 use stillpoint::output::json::RunDocument;
 use stillpoint::paths::Paths;
-use stillpoint::sequence::{self, Canceller, Failure, Report, Request};
+use stillpoint::hook::{CancelSource, RunContext};
+use stillpoint::sequence::{self, Failure, Report, Request};
 
 use super::args::{Global, Snapshot};
 use super::progress::Printer;
@@ -36,7 +37,7 @@ async fn request(
     config: &Config,
     args: &Snapshot,
 ) -> Result<Request, CommandError> {
-    let (canceller, cancel) = Canceller::new();
+    let canceller = Arc::new(CancelSource::new());
     let mut request = Request::new(&args.name, setup::provider(config));
     request.description.clone_from(&args.description);
     request.scope = setup::scope(config, &args.scope);
@@ -45,7 +46,7 @@ async fn request(
     request.expedite_rcu = config.snapshot.expedite_rcu;
     request.keep_warm = config.snapshot.keep_warm;
     request.run_dir = paths.run();
-    request.cancel = cancel;
+    request.context = RunContext::new(request.context.run_id, false, canceller.token());
     let loaded = hooks::load(paths, config, &request).await?;
     request.hooks = loaded.hooks;
     request.reasons = loaded.reasons;
@@ -54,7 +55,7 @@ async fn request(
 }
 
 /// SIGINT, SIGTERM and SIGHUP ask the run to stop; it undoes what it did and ends by itself.
-fn stop_on_signals(canceller: Canceller) -> Result<(), CommandError> {
+fn stop_on_signals(canceller: Arc<CancelSource>) -> Result<(), CommandError> {
     use tokio::signal::unix::{SignalKind, signal};
     for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
         let mut signals =

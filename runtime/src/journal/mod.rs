@@ -21,6 +21,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::exit_code::ExitCode;
+
 pub use lock::RunLock;
 pub use process::ProcessId;
 pub use record::{FreezeRecord, FrozenEntry, HookEntry, RunRecord};
@@ -89,6 +91,15 @@ impl JournalError {
                 path.display()
             )),
             Self::File { .. } => None,
+        }
+    }
+
+    /// The exit code that this leads to.
+    #[must_use]
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::RunInProgress { .. } => ExitCode::InProgress,
+            _ => ExitCode::Precondition,
         }
     }
 

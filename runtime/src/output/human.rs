@@ -151,10 +151,11 @@ pub fn status(lines: &[StatusLine]) -> String {
         let state = match &line.state {
             FrozenState::Running => "running",
             FrozenState::Frozen => "FROZEN",
+            FrozenState::ReadOnly => "read-only",
             FrozenState::Unknown => "unknown",
         };
         let ours = if line.ours { " (by us)" } else { "" };
-        let _ = write!(out, "{state:<8} {} ({}){ours}", line.mount_point.display(), line.fs_type);
+        let _ = write!(out, "{state:<9} {} ({}){ours}", line.mount_point.display(), line.fs_type);
         if let Some(detail) = &line.detail {
             let _ = write!(out, ": {detail}");
         }

@@ -69,6 +69,11 @@ pub enum Layer {
 }
 
 impl Inventory {
+    /// Mounts of local file systems that can be frozen, in the order of the mount table.
+    pub fn freezable_mounts(&self) -> impl Iterator<Item = &Mount> {
+        self.mounts.iter().filter(|mount| kinds::kind(mount) == kinds::Kind::Freezable)
+    }
+
     /// The mount that `path` (canonical) is on.
     #[must_use]
     pub fn mount_of(&self, path: &Path) -> Option<&Mount> {

@@ -117,9 +117,8 @@ impl Cause {
             Cause::Provider(error) => error.exit_code,
             Cause::Hook(failure) if failure.phase >= Phase::Confirm => ExitCode::PostThaw,
             Cause::Hook(_) => ExitCode::PreFreeze,
-            Cause::Guard(GuardError::NotThawed { .. }) => ExitCode::CannotThaw,
             Cause::Guard(_) if during == Step::Thaw => ExitCode::CannotThaw,
-            Cause::Guard(_) => ExitCode::CannotFreeze,
+            Cause::Guard(error) => error.exit_code(),
             Cause::Broken { broken: Break::DeadlinePassed, .. } => ExitCode::GroupTimedOut,
             Cause::Broken { .. } => ExitCode::CannotFreeze,
             Cause::DataNotInSnapshot { .. } | Cause::LevelNotReached { .. } => {
@@ -139,9 +138,7 @@ impl Cause {
             Cause::Provider(error) => error.hint.clone(),
             Cause::Hook(failure) => failure.hint.clone().or_else(|| hook_hint(failure)),
             Cause::Guard(error) => error.hint(),
-            Cause::Recover(_) => {
-                Some("`stillpoint status` shows what is frozen, `stillpoint thaw` thaws what is ours".into())
-            }
+            Cause::Recover(error) => error.hint(),
             Cause::Broken { broken: Break::DeadlinePassed, .. } => Some(
                 "the provider was slower than [deadlines] freeze in stillpoint.toml (at most 30s)".into(),
             ),

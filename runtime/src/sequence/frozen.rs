@@ -69,7 +69,7 @@ impl Frozen {
         let run = &mut self.quiesced.held.run;
         let (name, length) =
             (run.request.provider.name().to_owned(), run.request.deadlines.freeze);
-        let mut cancel = run.request.context.cancel.clone();
+        let cancel = run.request.context.cancel.clone();
         let create = self.quiesced.held.group.create(window);
         let broken = async {
             match &mut self.freeze {

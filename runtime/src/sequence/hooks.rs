@@ -109,6 +109,12 @@ impl HookSet {
         self.entries.iter().map(|entry| entry.record.clone()).collect()
     }
 
+    /// Names of hooks that were asked to quiesce and are released.
+    pub(super) fn released(&self) -> Vec<String> {
+        let released = self.entries.iter().filter(|e| e.attempted && e.record.released);
+        released.map(|entry| entry.record.name.clone()).collect()
+    }
+
     pub(super) fn on_failure(&self, name: &str) -> OnFailure {
         let entry = self.entries.iter().find(|entry| entry.record.name == name);
         entry.map(|entry| entry.planned.on_failure).unwrap_or_default()

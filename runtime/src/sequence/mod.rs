@@ -119,8 +119,10 @@ impl Run {
         let budget = self.request.deadlines.release;
         let not_released = hooks.release(outcome, budget, &mut self.recorder).await;
         self.dropped_output += self.request.context.logs.forward();
-        if not_released.is_empty() {
-            self.lock.hooks_finished();
+        for name in hooks.released() {
+            if let Err(error) = self.lock.hook_finished(&name) {
+                self.recorder.warn(error.to_string());
+            }
         }
         MachineState {
             released: attempted.saturating_sub(not_released.len()),
