@@ -194,7 +194,12 @@ async fn what_a_hook_logs_is_kept_in_memory_and_bounded() {
     let (installation, digest) = Installation::with_puppet().await;
     let commands = vec!["log 0123456789\u{1b}[2J"; 100];
     let run = run();
-    installation.grant("puppet", &digest, &[("pre-freeze", &commands)], "[limits]\nlog-bytes = 50\n");
+    installation.grant(
+        "puppet",
+        &digest,
+        &[("pre-freeze", &commands)],
+        "[limits]\nlog-bytes = 50\n",
+    );
     let mut hook = installation.load("puppet", &run).await.unwrap();
     hook.prepare(plenty()).await.unwrap();
     hook.pre_freeze(plenty()).await.unwrap();

@@ -118,7 +118,10 @@ async fn an_import_that_is_not_ours_is_refused_by_name() {
     let (said, _) = refusal(&importing("acme:gpu/compute")).await;
     assert!(said.contains("it imports acme:gpu/compute, which no hook gets"), "{said}");
     let (said, next) = refusal(&importing("stillpoint:hook/sql2@0.9.0")).await;
-    assert!(said.contains("stillpoint:hook/sql2@0.9.0, and this stillpoint serves 0.1.0"), "{said}");
+    assert!(
+        said.contains("stillpoint:hook/sql2@0.9.0, and this stillpoint serves 0.1.0"),
+        "{said}"
+    );
     assert!(next.contains("update stillpoint"), "{next}");
 }
 
@@ -142,7 +145,9 @@ async fn a_describe_that_traps_loops_eats_memory_or_lies_about_its_name_is_refus
 }
 
 /// The error of loading a hook whose installed files were meddled with.
-async fn load_after(meddle: impl FnOnce(&Installation, &std::path::Path, &std::path::Path)) -> StoreError {
+async fn load_after(
+    meddle: impl FnOnce(&Installation, &std::path::Path, &std::path::Path),
+) -> StoreError {
     let (installation, digest) = Installation::with_puppet().await;
     installation.grant("db", &digest, &[], "");
     installation.load("db", &run()).await.unwrap();
@@ -198,7 +203,10 @@ async fn without_an_image_nothing_is_compiled_in_a_run() {
     let error = load_after(|_, _, image| std::fs::remove_file(image).unwrap()).await;
     assert!(matches!(error, StoreError::NoImage { .. }), "{error}");
     let hint = error.hint().unwrap();
-    assert!(hint.starts_with("run `stillpoint hook install ") && hint.ends_with("` again"), "{hint}");
+    assert!(
+        hint.starts_with("run `stillpoint hook install ") && hint.ends_with("` again"),
+        "{hint}"
+    );
 }
 
 #[tokio::test]

@@ -93,13 +93,12 @@ impl Powers {
         let mut powers =
             Self { grant_file: grant.file.clone(), sql: BTreeMap::new(), limits: grant.limits };
         for (name, granted) in &grant.sql {
-            let connection = connections.get(&granted.target).ok_or_else(|| {
-                ConfigError::Invalid {
+            let connection =
+                connections.get(&granted.target).ok_or_else(|| ConfigError::Invalid {
                     location: granted.granted_at.clone(),
                     message: format!("connection `{}` does not exist", granted.target),
                     hint: None,
-                }
-            })?;
+                })?;
             let target = Target {
                 connection: Arc::clone(connection),
                 secret: connection.secret()?,
@@ -124,14 +123,18 @@ impl Powers {
                 power.asked.extend(statements.iter().map(|statement| fold(statement)));
                 if *required && power.target.is_none() {
                     return Err(PowersError::Missing(
-                        format!("connection `{connection}` is not granted, and it cannot work without ({reason})"),
+                        format!(
+                            "connection `{connection}` is not granted, and it cannot work without ({reason})"
+                        ),
                         format!("add to {file}: {}", sql_section(connection, "…")),
                     ));
                 }
                 power.check_engine(connection)
             }
             Need::Program { command, required: true, .. } => Err(PowersError::Missing(
-                format!("it cannot work without the program `{command}`, and programs are not served yet"),
+                format!(
+                    "it cannot work without the program `{command}`, and programs are not served yet"
+                ),
                 "use a hook that works without programs, or legacy scripts".into(),
             )),
             Need::Kv { required: true, .. } => Err(PowersError::Missing(
@@ -159,11 +162,7 @@ impl Powers {
         }
         Err(Denial {
             message: format!("connection `{connection}` is not granted"),
-            hint: format!(
-                "add to {}: {}",
-                self.grant_file.display(),
-                sql_section(connection, "…")
-            ),
+            hint: format!("add to {}: {}", self.grant_file.display(), sql_section(connection, "…")),
         })
     }
 
@@ -230,8 +229,9 @@ impl SqlPower {
 fn not_declared(what: &str) -> Denial {
     Denial {
         message: format!("{what} is not in what the hook's `describe` asks for"),
-        hint: "the hook's author must add it to the needs in `describe`; a grant alone is not enough"
-            .into(),
+        hint:
+            "the hook's author must add it to the needs in `describe`; a grant alone is not enough"
+                .into(),
     }
 }
 
@@ -274,7 +274,8 @@ mod tests {
             described_at: Location { path: "c".into(), line: 1, column: 1 },
         };
         let mut power = SqlPower::nothing();
-        power.target = Some(Target { connection: connection.into(), secret: None, authorities: None });
+        power.target =
+            Some(Target { connection: connection.into(), secret: None, authorities: None });
         power.granted = granted
             .iter()
             .map(|text| {

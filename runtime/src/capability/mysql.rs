@@ -57,7 +57,9 @@ pub(crate) async fn open(target: &Target, deadline: Deadline) -> Result<Opened, 
         Err(_) => {
             let limit = connection.connect_timeout;
             return Err(Refusal {
-                error: SqlError::Unavailable(format!("the server does not answer within {limit:?}")),
+                error: SqlError::Unavailable(format!(
+                    "the server does not answer within {limit:?}"
+                )),
                 hint: Some(server_hint(target)),
             });
         }
@@ -168,8 +170,9 @@ pub(crate) async fn serve(
             None => break End::Idle,
             Some(Command::Run(job)) => run_job(&mut conn, job, &mut end).await,
             Some(Command::Ping { deadline, reply }) => {
-                let answered =
-                    timeout_at(deadline.instant().into(), conn.ping()).await.is_ok_and(|p| p.is_ok());
+                let answered = timeout_at(deadline.instant().into(), conn.ping())
+                    .await
+                    .is_ok_and(|p| p.is_ok());
                 let _ = reply.send(answered);
                 if answered { None } else { Some(End::Broken) }
             }
@@ -345,8 +348,13 @@ fn from_bytes(column: &mysql_async::Column, bytes: Vec<u8>) -> Value {
             text.parse().map_or_else(|_| Value::Other(text.clone()), Value::Float64)
         }
         MYSQL_TYPE_DECIMAL | MYSQL_TYPE_NEWDECIMAL => Value::Decimal(text),
-        MYSQL_TYPE_DATE | MYSQL_TYPE_NEWDATE | MYSQL_TYPE_TIME | MYSQL_TYPE_TIME2
-        | MYSQL_TYPE_DATETIME | MYSQL_TYPE_DATETIME2 | MYSQL_TYPE_TIMESTAMP
+        MYSQL_TYPE_DATE
+        | MYSQL_TYPE_NEWDATE
+        | MYSQL_TYPE_TIME
+        | MYSQL_TYPE_TIME2
+        | MYSQL_TYPE_DATETIME
+        | MYSQL_TYPE_DATETIME2
+        | MYSQL_TYPE_TIMESTAMP
         | MYSQL_TYPE_TIMESTAMP2 => Value::Temporal(text),
         _ => Value::Text(text),
     }
@@ -395,7 +403,9 @@ fn translated(error: &Error) -> (SqlError, bool) {
             false,
         ),
         Error::Driver(mysql_async::DriverError::PacketTooLarge) => (
-            SqlError::Limit(format!("the server sent a packet of more than {LONGEST_PACKET} bytes")),
+            SqlError::Limit(format!(
+                "the server sent a packet of more than {LONGEST_PACKET} bytes"
+            )),
             true,
         ),
         Error::Driver(mysql_async::DriverError::StmtParamsMismatch { .. }) => {

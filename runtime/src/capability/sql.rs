@@ -360,7 +360,11 @@ mod tests {
             (Value::Null, false),
             (Value::Decimal("5".into()), false),
         ] {
-            assert_eq!(check_params(&granted, std::slice::from_ref(&value)).is_ok(), allowed, "{value:?}");
+            assert_eq!(
+                check_params(&granted, std::slice::from_ref(&value)).is_ok(),
+                allowed,
+                "{value:?}"
+            );
         }
         let refusal = check_params(&granted, &[]).unwrap_err();
         assert!(refusal.error.to_string().contains("with 1 parameters, not 0"));

@@ -144,10 +144,7 @@ mod tests {
 
     #[test]
     fn white_space_outside_quotes_does_not_matter() {
-        assert_eq!(
-            fold("  FLUSH\n\tTABLES  WITH READ LOCK "),
-            fold("FLUSH TABLES WITH READ LOCK")
-        );
+        assert_eq!(fold("  FLUSH\n\tTABLES  WITH READ LOCK "), fold("FLUSH TABLES WITH READ LOCK"));
     }
 
     #[test]

@@ -55,7 +55,9 @@ fn section(need: &Need, targets: &[(String, String)]) -> String {
         Need::Kv { bytes, reason, .. } => {
             comment(&format!("asks for {bytes} bytes of durable state, not served yet: {reason}"))
         }
-        Need::Other { what } => comment(&format!("asks for {what}, which this version does not know")),
+        Need::Other { what } => {
+            comment(&format!("asks for {what}, which this version does not know"))
+        }
     }
 }
 

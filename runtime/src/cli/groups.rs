@@ -23,8 +23,7 @@ pub fn list(global: &Global, paths: &Paths) -> Outcome {
         print("no snapshots\n");
     } else {
         for group in &groups {
-            let line =
-                human::group_line(&group.id, group.manifest.as_deref(), group.members.len());
+            let line = human::group_line(&group.id, group.manifest.as_deref(), group.members.len());
             print(&format!("{line}\n"));
         }
     }

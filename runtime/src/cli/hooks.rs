@@ -39,8 +39,7 @@ pub async fn load(
     let store = HookStore::new(paths).map_err(store_error)?;
     let mut hooks = Vec::new();
     for grant in &grants {
-        let hook =
-            store.load(grant, &connections, &request.context).await.map_err(load_error)?;
+        let hook = store.load(grant, &connections, &request.context).await.map_err(load_error)?;
         hooks.push(PlannedHook::component(hook, grant.on_failure, grant.after.clone()));
     }
     Ok(Loaded { hooks, reasons: Vec::new() })
@@ -120,8 +119,7 @@ fn load_error(error: HookLoadError) -> CommandError {
 
 fn install(global: &Global, paths: &Paths, file: &Path) -> Outcome {
     let store = store(paths)?;
-    let installed =
-        setup::block_on(async { store.install(file).await })?.map_err(store_error)?;
+    let installed = setup::block_on(async { store.install(file).await })?.map_err(store_error)?;
     if global.json {
         print_json(&installed);
         return Ok(ExitCode::Ok);
@@ -138,8 +136,7 @@ fn install(global: &Global, paths: &Paths, file: &Path) -> Outcome {
 
 fn grant(paths: &Paths, hook: &str, accept: bool, connections: &[String]) -> Outcome {
     let store = store(paths)?;
-    let inspection =
-        setup::block_on(async { store.inspect(hook).await })?.map_err(store_error)?;
+    let inspection = setup::block_on(async { store.inspect(hook).await })?.map_err(store_error)?;
     let mut targets = Vec::new();
     for pair in connections {
         let Some((asked, target)) = pair.split_once('=') else {
@@ -201,13 +198,15 @@ fn list(global: &Global, paths: &Paths) -> Outcome {
 
 fn line(hook: &Installed) -> String {
     let description = &hook.description;
-    format!("{} {}  {}  {}", description.name, description.version, hook.digest, description.summary)
+    format!(
+        "{} {}  {}  {}",
+        description.name, description.version, hook.digest, description.summary
+    )
 }
 
 fn inspect(global: &Global, paths: &Paths, hook: &str) -> Outcome {
     let store = store(paths)?;
-    let inspection =
-        setup::block_on(async { store.inspect(hook).await })?.map_err(store_error)?;
+    let inspection = setup::block_on(async { store.inspect(hook).await })?.map_err(store_error)?;
     if global.json {
         print_json(&serde_json::json!({
             "schema_version": 1,
@@ -258,10 +257,7 @@ fn asked(need: &Need) -> String {
     let must = |required: &bool| if *required { "required" } else { "optional" };
     match need {
         Need::Sql { connection, statements, reason, required, .. } => {
-            let mut out = format!(
-                "  connection {connection} ({}): {reason}\n",
-                must(required)
-            );
+            let mut out = format!("  connection {connection} ({}): {reason}\n", must(required));
             for statement in statements {
                 let _ = writeln!(out, "    {statement}");
             }

@@ -81,12 +81,13 @@ fn run(cli: &Cli) -> Outcome {
 
 fn tell(global: &Global, error: &CommandError) -> ExitCode {
     if global.json {
-        let document = FailureDocument::new(error.exit_code, error.error.as_ref(), error.hint.clone());
+        let document =
+            FailureDocument::new(error.exit_code, error.error.as_ref(), error.hint.clone());
         print_json(&document);
     } else {
         let mut out = std::io::stderr();
         let _ = writeln!(out, "error: {}", error.error);
-        let _ = write!(out, "{}", human::causes(error.error.as_ref().source()));
+        let _ = write!(out, "{}", human::causes(anyhow::Chain::new(error.error.as_ref()).nth(1)));
         let _ = writeln!(out, "state: file systems running, nothing was touched");
         if let Some(hint) = &error.hint {
             let _ = writeln!(out, "hint: {hint}");

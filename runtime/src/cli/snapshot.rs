@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use stillpoint::config::Config;
 use stillpoint::exit_code::ExitCode;
+use stillpoint::hook::{CancelSource, RunContext};
 use stillpoint::output::human;
 use stillpoint::output::json::RunDocument;
 use stillpoint::paths::Paths;
-use stillpoint::hook::{CancelSource, RunContext};
 use stillpoint::sequence::{self, Failure, Report, Request};
 
 use super::args::{Global, Snapshot};
@@ -32,11 +32,7 @@ pub fn run(global: &Global, paths: &Paths, args: &Snapshot) -> Outcome {
     })?
 }
 
-async fn request(
-    paths: &Paths,
-    config: &Config,
-    args: &Snapshot,
-) -> Result<Request, CommandError> {
+async fn request(paths: &Paths, config: &Config, args: &Snapshot) -> Result<Request, CommandError> {
     let canceller = Arc::new(CancelSource::new());
     let mut request = Request::new(&args.name, setup::provider(config));
     request.description.clone_from(&args.description);

@@ -13,7 +13,8 @@ use toml::Spanned;
 use zeroize::Zeroizing;
 
 use super::read::{
-    ConfigError, Document, Location, OPEN_TO_OTHERS, WRITABLE_BY_OTHERS, parse_duration, read_trusted,
+    ConfigError, Document, Location, OPEN_TO_OTHERS, WRITABLE_BY_OTHERS, parse_duration,
+    read_trusted,
 };
 use crate::paths::Paths;
 
@@ -261,7 +262,9 @@ impl RawConnection {
         let password = self.password(at)?;
         let connect_timeout = match &self.connect_timeout {
             None => DEFAULT_CONNECT_TIMEOUT,
-            Some(text) => parse_duration(text.get_ref()).map_err(|why| at.invalid(text.span(), why))?,
+            Some(text) => {
+                parse_duration(text.get_ref()).map_err(|why| at.invalid(text.span(), why))?
+            }
         };
         if self.user.get_ref().is_empty() {
             return Err(at.invalid(self.user.span(), "`user` is empty"));
@@ -369,11 +372,7 @@ impl RawConnection {
     }
 }
 
-fn absolute(
-    path: &Spanned<PathBuf>,
-    key: &str,
-    at: &Document,
-) -> Result<PathBuf, ConfigError> {
+fn absolute(path: &Spanned<PathBuf>, key: &str, at: &Document) -> Result<PathBuf, ConfigError> {
     if path.get_ref().is_absolute() {
         return Ok(path.get_ref().clone());
     }
@@ -405,7 +404,9 @@ mod tests {
 
     #[test]
     fn a_socket_connection_needs_a_socket_and_a_user() {
-        let all = loaded("[connections.main]\nengine = \"mysql\"\nsocket = \"/run/m.sock\"\nuser = \"s\"\n");
+        let all = loaded(
+            "[connections.main]\nengine = \"mysql\"\nsocket = \"/run/m.sock\"\nuser = \"s\"\n",
+        );
         let all = all.unwrap();
         let main = all.get("main").unwrap();
         assert_eq!(main.endpoint, Endpoint::Socket("/run/m.sock".into()));
@@ -415,8 +416,12 @@ mod tests {
 
     #[test]
     fn tcp_to_another_machine_without_tls_is_refused() {
-        let error = refusal("[connections.a]\nengine = \"mysql\"\nhost = \"db.example\"\nuser = \"s\"\n");
-        assert!(error.contains("connections.toml:3:8: `db.example` is not this machine"), "{error}");
+        let error =
+            refusal("[connections.a]\nengine = \"mysql\"\nhost = \"db.example\"\nuser = \"s\"\n");
+        assert!(
+            error.contains("connections.toml:3:8: `db.example` is not this machine"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -431,7 +436,8 @@ mod tests {
 
     #[test]
     fn an_unknown_engine_is_named_with_what_there_is() {
-        let error = refusal("[connections.a]\nengine = \"mongodb\"\nsocket = \"/s\"\nuser = \"s\"\n");
+        let error =
+            refusal("[connections.a]\nengine = \"mongodb\"\nsocket = \"/s\"\nuser = \"s\"\n");
         assert!(error.contains(":2:10: unknown variant `mongodb`"), "{error}");
         assert!(error.contains("mysql"), "{error}");
     }

@@ -228,7 +228,8 @@ fn check_order(
     }
     let mut ordered: BTreeSet<&str> = BTreeSet::new();
     loop {
-        let ready = |grant: &&HookGrant| grant.after.iter().all(|name| ordered.contains(name.as_str()));
+        let ready =
+            |grant: &&HookGrant| grant.after.iter().all(|name| ordered.contains(name.as_str()));
         let next: Vec<&str> = grants
             .iter()
             .filter(|grant| !ordered.contains(grant.name.as_str()))
@@ -312,8 +313,11 @@ fn unknown_connection(
 ) -> ConfigError {
     let name = target.get_ref();
     let known: Vec<_> = connections.names().collect();
-    let there_are =
-        if known.is_empty() { "there are none".into() } else { format!("there are: {}", known.join(", ")) };
+    let there_are = if known.is_empty() {
+        "there are none".into()
+    } else {
+        format!("there are: {}", known.join(", "))
+    };
     document
         .invalid(target.span(), format!("connection `{name}` does not exist; {there_are}"))
         .with_hint(format!(
@@ -377,8 +381,7 @@ impl<'de> Visitor<'de> for StatementVisitor {
             #[serde(default)]
             params: Vec<ParamType>,
         }
-        let WithParams { text, params } =
-            WithParams::deserialize(MapAccessDeserializer::new(map))?;
+        let WithParams { text, params } = WithParams::deserialize(MapAccessDeserializer::new(map))?;
         Ok(RawStatement(GrantedStatement { text, params }))
     }
 }
@@ -457,8 +460,12 @@ mod tests {
 
     #[test]
     fn a_grant_for_a_connection_that_does_not_exist_names_line_and_the_ones_there_are() {
-        let error = refusal("module = \"DIGEST\"\n[[sql]]\nconnection = \"prod\"\nstatements = []\n");
-        assert!(error.contains("db.toml:3:14: connection `prod` does not exist; there are: main"), "{error}");
+        let error =
+            refusal("module = \"DIGEST\"\n[[sql]]\nconnection = \"prod\"\nstatements = []\n");
+        assert!(
+            error.contains("db.toml:3:14: connection `prod` does not exist; there are: main"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -466,7 +473,10 @@ mod tests {
         let error = refusal(
             "module = \"DIGEST\"\n[[sql]]\nconnection = \"main\"\nstatements = [\"KILL ?\"]\n",
         );
-        assert!(error.contains(":4:15: the statement has 1 `?`, but `params` gives 0 types"), "{error}");
+        assert!(
+            error.contains(":4:15: the statement has 1 `?`, but `params` gives 0 types"),
+            "{error}"
+        );
     }
 
     #[test]

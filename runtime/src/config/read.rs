@@ -278,7 +278,10 @@ mod tests {
     fn an_unknown_key_is_an_error_with_line_and_column() {
         let (_dir, path) = written("port = 1\n  prot = 2\n", 0o644);
         let error = read_toml::<Sample>(&path).unwrap_err().to_string();
-        assert!(error.ends_with("sample.toml:2:3: unknown field `prot`, expected `port`"), "{error}");
+        assert!(
+            error.ends_with("sample.toml:2:3: unknown field `prot`, expected `port`"),
+            "{error}"
+        );
     }
 
     #[test]

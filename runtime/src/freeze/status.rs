@@ -71,7 +71,9 @@ pub fn status(run_dir: &Path) -> Result<Vec<StatusLine>, PlanError> {
 fn ours(run_dir: &Path) -> Vec<DevId> {
     let record = FreezeRecord::load(run_dir).ok().flatten();
     record
-        .map(|record| record.file_systems.iter().filter(|fs| fs.ours).map(|fs| fs.superblock).collect())
+        .map(|record| {
+            record.file_systems.iter().filter(|fs| fs.ours).map(|fs| fs.superblock).collect()
+        })
         .unwrap_or_default()
 }
 
@@ -88,5 +90,34 @@ fn ask(mount_point: &Path) -> (FrozenState, Option<String>) {
             (state, detail)
         }
         Err(error) => (FrozenState::Unknown, Some(error.to_string())),
+    }
+}
+
+impl super::Recovery {
+    /// What was found and done, in words; nothing if nothing was left behind.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        if let Some(freeze) = &self.freeze {
+            let run = &freeze.run_id;
+            if freeze.before_reboot {
+                lines.push(format!("run {run} was cut off by a reboot; nothing is frozen by it"));
+            }
+            for fs in &freeze.file_systems {
+                lines.push(format!("run {run}: {} {}", fs.mount_point.display(), fs.outcome));
+            }
+            if freeze.rcu_restored {
+                lines.push(format!("run {run}: the kernel's rcu_expedited was put back"));
+            }
+        }
+        if let Some(run) = &self.run {
+            let hooks: Vec<_> = run.unfinished_hooks().collect();
+            lines.push(format!(
+                "run {} did not release {}; the sessions of its hooks ended with it",
+                run.run_id,
+                hooks.join(", ")
+            ));
+        }
+        lines
     }
 }

@@ -24,6 +24,7 @@ use crate::plan::FileSystem;
 use crate::time::monotonic_ns;
 use link::Link;
 use protocol::Request;
+pub(crate) use protocol::TOUCH_NAME;
 
 pub use error::{GuardError, Peer};
 
@@ -171,7 +172,6 @@ impl ArmedGuard {
     /// The first refusal of the kernel, in its own variant; [`GuardError::FreezeTimedOut`];
     /// [`GuardError::GuardLost`] and [`GuardError::SentinelLost`]; [`GuardError::NotThawed`] if a
     /// freeze is still in flight that cannot be ended.
-    #[expect(clippy::result_large_err, reason = "the error gives the armed guard back")]
     pub async fn freeze(mut self) -> Result<Freeze, (ArmedGuard, GuardError)> {
         let window = self.link.window();
         match self.link.ask(Request::Freeze, window).await {

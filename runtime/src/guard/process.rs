@@ -28,11 +28,12 @@ const TICK: Duration = Duration::from_millis(20);
 const SENTINEL_SILENCE: Duration = Duration::from_secs(1);
 /// How long a thaw may take before the agent is told that it is not done. It goes on afterwards.
 const THAW_LIMIT: Duration = Duration::from_secs(2);
-/// Pause between two rounds that keep superblocks warm: at least this...
-const WARM_PAUSE: Duration = Duration::from_millis(5);
-/// ...and at least this many times what the last round took, so that writers are held up for at
-/// most a quarter of the time.
-const WARM_PAUSE_FACTOR: u32 = 3;
+/// Pause between two rounds that keep superblocks warm. Warm is what the next freeze finds for about
+/// 10 ms after a thaw, less if a grace period happens to end sooner.
+const WARM_PAUSE: Duration = Duration::from_millis(4);
+/// A round that holds one file system's writers up for longer than this does not pay: keeping warm
+/// would then take more than a quarter of their time. One such round may be chance, two end it.
+const WARM_ROUND_LIMIT: Duration = Duration::from_micros(1500);
 /// After this, keeping warm has cost more than it can save; a later freeze is a cold one.
 const WARM_LIMIT: Duration = Duration::from_secs(2);
 
@@ -68,6 +69,8 @@ struct Guard<'socket> {
     given_up: bool,
     /// The agent knows that.
     told: bool,
+    /// What had a call of ours in the kernel when the run was given up.
+    late: Vec<usize>,
 }
 
 /// The rounds that keep superblocks warm.
@@ -75,6 +78,8 @@ struct Guard<'socket> {
 struct Warm {
     next: Instant,
     until: Instant,
+    /// The last round was too slow.
+    slow: bool,
 }
 
 /// What the agent said, or that it says nothing more.
@@ -117,6 +122,7 @@ impl<'socket> Guard<'socket> {
             warm: None,
             given_up: false,
             told: false,
+            late: Vec::new(),
         })
     }
 
@@ -180,7 +186,7 @@ impl<'socket> Guard<'socket> {
         let until = Instant::now() + budget;
         self.wait(Some(until), |guard| !all.clone().any(|index| guard.workers.is_busy(index)))
             .map_err(|abort| self.broken(abort))?;
-        let late: Vec<_> = all.clone().filter(|index| self.workers.is_busy(*index)).collect();
+        let late = self.busy();
         if !late.is_empty() {
             return Err(Failure::new(FailureKind::SyncTimedOut, late));
         }
@@ -190,33 +196,38 @@ impl<'socket> Guard<'socket> {
         }
     }
 
-    /// Freezes and thaws each file system once, and begins to keep them warm.
+    /// Freezes and thaws each file system once, and begins to keep them warm. Where grace periods
+    /// are expedited that is left out: measured with 1, 4 and 16 ext4, idle and busy, the windows
+    /// with and without it are the same to 0.2 ms, and writers are spared the rounds.
     fn rehearse(&mut self) -> Result<Reply, Failure> {
+        self.warm = None;
         self.refuse_if_unfit()?;
         self.announce()?;
-        let took = self.cycle()?;
-        if self.plan.keep_warm {
-            let until = Instant::now() + WARM_LIMIT;
-            self.warm = Some(Warm { next: next_round(took), until });
+        self.cycle()?;
+        if self.plan.keep_warm && !rcu::is_in_force() {
+            let now = Instant::now();
+            self.warm = Some(Warm { next: now + WARM_PAUSE, until: now + WARM_LIMIT, slow: false });
         }
         Ok(Reply::Done)
     }
 
+    /// Freezes and thaws; how long the writers of the slowest file system had to wait.
     fn cycle(&mut self) -> Result<Duration, Failure> {
-        let began = Instant::now();
         self.run_waves(Job::Cycle)?;
         self.close_window();
-        Ok(began.elapsed())
+        let times = self.board.slots().map(|slot| slot.times(0));
+        let longest =
+            times.map(|times| times.thawed_ns.saturating_sub(times.freeze_began_ns)).max();
+        Ok(Duration::from_nanos(longest.unwrap_or(0)))
     }
 
     /// One more round. If it fails, the freeze will fail the same way, and say so.
     fn keep_warm(&mut self, warm: Warm) {
-        self.warm = match self.cycle() {
-            Ok(took) if next_round(took) < warm.until => {
-                Some(Warm { next: next_round(took), ..warm })
-            }
-            _ => None,
-        };
+        self.warm = self.cycle().ok().and_then(|took| {
+            let (next, slow) = (Instant::now() + WARM_PAUSE, took > WARM_ROUND_LIMIT);
+            let goes_on = next < warm.until && !(slow && warm.slow);
+            goes_on.then_some(Warm { next, slow, ..warm })
+        });
         self.told = false;
     }
 
@@ -246,12 +257,7 @@ impl<'socket> Guard<'socket> {
                 !members.iter().any(|index| guard.workers.is_busy(*index))
                     || guard.failed(&members).next().is_some()
             });
-            if let Err(abort) = waited {
-                let late: Vec<_> =
-                    members.iter().copied().filter(|i| self.workers.is_busy(*i)).collect();
-                self.thaw_everything(THAW_LIMIT);
-                return Err(Failure { file_systems: late, ..self.broken(abort) });
-            }
+            waited.map_err(|abort| self.broken(abort))?;
             if let Some(failure) = self.first_failure(&members) {
                 self.thaw_everything(THAW_LIMIT);
                 self.close_window();
@@ -308,6 +314,7 @@ impl<'socket> Guard<'socket> {
         self.board.abort(why);
         self.warm = None;
         self.given_up = true;
+        self.late = self.busy();
         // A timer that has run out would wake every wait from now on.
         let _ = self.timer.unset();
         self.thaw_everything(THAW_LIMIT);
@@ -317,7 +324,11 @@ impl<'socket> Guard<'socket> {
 
     fn broken(&mut self, abort: Abort) -> Failure {
         self.told = true;
-        Failure::new(FailureKind::Broken, Vec::new()).detail(format!("{abort:?}"))
+        Failure::new(FailureKind::Broken, self.late.clone()).detail(format!("{abort:?}"))
+    }
+
+    fn busy(&self) -> Vec<usize> {
+        (0..self.workers.len()).filter(|index| self.workers.is_busy(*index)).collect()
     }
 
     fn tell_if_broken(&mut self) {
@@ -505,10 +516,6 @@ impl<'socket> Guard<'socket> {
         // An agent that cannot be told is gone or stopped; the board tells the rest.
         let _ = send_to(self.socket, reply);
     }
-}
-
-fn next_round(took: Duration) -> Instant {
-    Instant::now() + WARM_PAUSE.max(took * WARM_PAUSE_FACTOR)
 }
 
 fn timeout(limit: Duration) -> PollTimeout {

@@ -52,9 +52,7 @@ fn check_header(bytes: &[u8]) -> Result<(), NotAHook> {
             "it is WebAssembly of a version that is not known here",
             "build it with a current tool chain",
         ),
-        _ if bytes.len() < 8 => {
-            not_a_hook("it is cut short: fewer than 8 bytes", "copy it again")
-        }
+        _ if bytes.len() < 8 => not_a_hook("it is cut short: fewer than 8 bytes", "copy it again"),
         _ => not_a_hook(
             "it is not WebAssembly",
             "give the .wasm component that the hook's author publishes",
@@ -79,7 +77,9 @@ fn check_imports(engine: &Engine, component: &Component) -> Result<(), NotAHook>
     }
     if foreign.iter().any(|name| name.starts_with("wasi:")) {
         return not_a_hook(
-            format!("it imports {names}, and hooks get no WASI: no files, clocks, sockets, environment"),
+            format!(
+                "it imports {names}, and hooks get no WASI: no files, clocks, sockets, environment"
+            ),
             "rebuild it without WASI: Python with `componentize-py … --stub-wasi`; JavaScript with `jco componentize --disable all`, or with QuickJS and `--backend-qjs-stub-wasi`; Rust for wasm32-unknown-unknown; C and Zig without stdio",
         );
     }

@@ -82,7 +82,9 @@ impl Description {
             ));
         }
         let in_version = |c: char| c.is_ascii_alphanumeric() || ".-+".contains(c);
-        if self.version.is_empty() || self.version.len() > 64 || !self.version.chars().all(in_version)
+        if self.version.is_empty()
+            || self.version.len() > 64
+            || !self.version.chars().all(in_version)
         {
             return Err(format!(
                 "its version is `{}`; a version has letters, digits, `.`, `-` and `+`, and at most 64 of them",

@@ -62,7 +62,9 @@ impl FromStr for Digest {
             Some(Self(bytes))
         };
         digest().ok_or_else(|| {
-            format!("`{text}` is not a digest; write `sha256:` and 64 lower-case hexadecimal digits")
+            format!(
+                "`{text}` is not a digest; write `sha256:` and 64 lower-case hexadecimal digits"
+            )
         })
     }
 }

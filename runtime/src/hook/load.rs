@@ -96,8 +96,7 @@ impl HookStore {
         };
         let settings = grant.settings.to_string();
         let engine = self.engine().clone();
-        let mut loaded =
-            WasmHook::new(identity, engine, ready, powers, settings, run.clone());
+        let mut loaded = WasmHook::new(identity, engine, ready, powers, settings, run.clone());
         loaded.validate(Deadline::after(VALIDATE)).await?;
         Ok(Box::new(loaded))
     }

@@ -106,7 +106,8 @@ impl HookLogs {
 impl Rings {
     fn drop_oldest_of(&mut self, hook: &str) {
         let oldest = self.lines.iter().position(|line| line.hook == hook);
-        let length = oldest.and_then(|at| self.lines.remove(at)).map_or(0, |line| line.message.len());
+        let length =
+            oldest.and_then(|at| self.lines.remove(at)).map_or(0, |line| line.message.len());
         self.dropped_bytes += length as u64;
         match self.bytes.get_mut(hook) {
             Some(bytes) if length > 0 => *bytes -= length,

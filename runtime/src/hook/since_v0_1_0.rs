@@ -149,10 +149,7 @@ impl sql::Host for HostState {
 }
 
 impl sql::HostConnection for HostState {
-    async fn info(
-        &mut self,
-        session: Resource<SqlSession>,
-    ) -> wasmtime::Result<sql::ServerInfo> {
+    async fn info(&mut self, session: Resource<SqlSession>) -> wasmtime::Result<sql::ServerInfo> {
         let info = self.resources.get(&session)?.info();
         let engine = match info.flavour {
             Flavour::Mysql => sql::Engine::Mysql,

@@ -411,9 +411,7 @@ impl HookStore {
                 recorded: installed.image_digest,
                 found: Digest::of(&bytes),
             }),
-            Some(loaded) => {
-                loaded.map_err(|error| self.no_image(installed, format!("{error:#}")))
-            }
+            Some(loaded) => loaded.map_err(|error| self.no_image(installed, format!("{error:#}"))),
         }
     }
 

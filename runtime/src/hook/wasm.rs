@@ -363,7 +363,10 @@ fn out_of_time(what: &str) -> Stopped {
     Stopped {
         kind: HookFailureKind::Timeout,
         message: format!("{what}; its instance was stopped and its sessions were closed"),
-        hint: Some("give this phase more time in stillpoint.toml, or report it to the hook's author".into()),
+        hint: Some(
+            "give this phase more time in stillpoint.toml, or report it to the hook's author"
+                .into(),
+        ),
     }
 }
 
@@ -381,7 +384,10 @@ fn wrong(message: String) -> Stopped {
 
 fn checked_plan(plan: Prepared) -> Result<Prepared, Stopped> {
     if plan.paths.len() > MOST_PATHS {
-        return Err(wrong(format!("it named {} paths; {MOST_PATHS} are the most", plan.paths.len())));
+        return Err(wrong(format!(
+            "it named {} paths; {MOST_PATHS} are the most",
+            plan.paths.len()
+        )));
     }
     let is_odd = |path: &&std::path::PathBuf| {
         !path.is_absolute() || path.to_string_lossy().chars().any(char::is_control)

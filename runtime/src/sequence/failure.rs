@@ -102,7 +102,9 @@ fn broken_text(broken: Break, window: std::time::Duration) -> String {
             "the window of {window:?} passed before the provider had fixed the point in time; the guard has thawed"
         ),
         Break::GuardLost => "the guard process was lost while file systems were frozen".into(),
-        Break::SentinelLost => "the sentinel process was lost while file systems were frozen".into(),
+        Break::SentinelLost => {
+            "the sentinel process was lost while file systems were frozen".into()
+        }
     }
 }
 
@@ -161,9 +163,10 @@ impl Cause {
 fn hook_hint(failure: &HookFailure) -> Option<String> {
     match failure.kind {
         HookFailureKind::Busy => Some("try again when the application is less busy".into()),
-        HookFailureKind::Timeout if failure.phase == Phase::PreFreeze => {
-            Some("raise [deadlines] quiesce in stillpoint.toml, or find what holds the application".into())
-        }
+        HookFailureKind::Timeout if failure.phase == Phase::PreFreeze => Some(
+            "raise [deadlines] quiesce in stillpoint.toml, or find what holds the application"
+                .into(),
+        ),
         HookFailureKind::NotApplicable => Some(format!(
             "if the application need not run, set on-failure = \"skip\" in hooks.d/{}.toml",
             failure.hook
@@ -228,7 +231,8 @@ impl fmt::Display for MachineState {
         if self.maybe_frozen.is_empty() {
             f.write_str("file systems running")?;
         } else {
-            let mounts: Vec<_> = self.maybe_frozen.iter().map(|m| m.display().to_string()).collect();
+            let mounts: Vec<_> =
+                self.maybe_frozen.iter().map(|m| m.display().to_string()).collect();
             write!(f, "MAY STILL BE FROZEN: {}", mounts.join(", "))?;
         }
         match self.released {

@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use crate::consistency::{Level, ReasonCode};
+use crate::exit_code::ExitCode;
 use crate::guard::{Freeze, GuardError, Thaw};
 use crate::hook::Outcome;
 use crate::manifest::{StepRecord, StepResult};
 use crate::provider::{CreatedGroup, ProviderError};
-use crate::exit_code::ExitCode;
 use crate::time::{Deadline, monotonic_ns};
 
 use super::prepared::{disarm, discard, note_frozen};
@@ -67,8 +67,7 @@ impl Frozen {
     async fn ask(&mut self) -> Result<CreatedGroup, Cause> {
         let window = self.window;
         let run = &mut self.quiesced.held.run;
-        let (name, length) =
-            (run.request.provider.name().to_owned(), run.request.deadlines.freeze);
+        let (name, length) = (run.request.provider.name().to_owned(), run.request.deadlines.freeze);
         let cancel = run.request.context.cancel.clone();
         let create = self.quiesced.held.group.create(window);
         let broken = async {
@@ -113,7 +112,7 @@ impl Frozen {
         let mut state = held.run.release_hooks(&mut held.hooks, Outcome::Failed).await;
         match thawed {
             Thawing::Done(guard, _) => {
-                disarm(guard, &mut held.run.recorder).await;
+                disarm(*guard, &mut held.run.recorder).await;
             }
             Thawing::Nothing => {}
             Thawing::Failed(error) => {
@@ -146,7 +145,7 @@ impl Snapshotted {
         });
         let (guard, thaw) = match thawed {
             Thawing::Nothing => (None, None),
-            Thawing::Done(guard, thaw) => (Some(guard), Some(thaw)),
+            Thawing::Done(guard, thaw) => (Some(*guard), Some(thaw)),
             Thawing::Failed(error) => {
                 let mut state = held.run.release_hooks(&mut held.hooks, Outcome::Failed).await;
                 let cause = Cause::Guard(error);
@@ -204,7 +203,7 @@ impl Thawed {
 /// What came of a thaw.
 enum Thawing {
     Nothing,
-    Done(crate::guard::ArmedGuard, Thaw),
+    Done(Box<crate::guard::ArmedGuard>, Thaw),
     Failed(GuardError),
 }
 
@@ -212,21 +211,10 @@ async fn thaw(freeze: Option<Freeze>) -> Thawing {
     match freeze {
         None => Thawing::Nothing,
         Some(freeze) => match freeze.thaw().await {
-            Ok((guard, thaw)) => match not_thawed(&thaw) {
-                None => Thawing::Done(guard, thaw),
-                Some(error) => {
-                    // The guard stays: it goes on trying. Only its own end, or an operator, can help.
-                    drop(guard);
-                    Thawing::Failed(error)
-                }
-            },
+            Ok((guard, thaw)) => Thawing::Done(Box::new(guard), thaw),
             Err(error) => Thawing::Failed(error),
         },
     }
-}
-
-fn not_thawed(_thaw: &Thaw) -> Option<GuardError> {
-    None
 }
 
 /// Freeze and thaw, as the guard saw them: recorded after the thaw, nothing is written in between.

@@ -298,11 +298,7 @@ async fn release_one(
 }
 
 /// `post-thaw` if it was asked to quiesce, then `finish`, always.
-async fn release(
-    entry: &mut Entry,
-    outcome: Outcome,
-    budget: Duration,
-) -> Result<(), String> {
+async fn release(entry: &mut Entry, outcome: Outcome, budget: Duration) -> Result<(), String> {
     let post_thaw = entry.planned.deadline(Deadline::after(budget));
     let hook = &mut entry.planned.hook;
     let mut failures = Vec::new();
@@ -382,7 +378,9 @@ fn waves(hooks: &[PlannedHook]) -> Result<Vec<usize>, String> {
     let mut waves: Vec<Option<usize>> = vec![None; hooks.len()];
     loop {
         let mut progress = false;
-        for (i, planned) in hooks.iter().enumerate().filter(|(i, _)| waves[*i].is_none()).collect::<Vec<_>>() {
+        for (i, planned) in
+            hooks.iter().enumerate().filter(|(i, _)| waves[*i].is_none()).collect::<Vec<_>>()
+        {
             let mut wave = Some(0);
             for name in &planned.after {
                 let Some(&before) = index.get(name.as_str()) else {

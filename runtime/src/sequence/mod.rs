@@ -21,10 +21,10 @@ mod thawed;
 
 pub use events::{Event, Observer, Silent, Step};
 pub use failure::{Cause, Failure, MachineState, SnapshotState};
+pub use frozen::{Frozen, Snapshotted};
 pub use hooks::PlannedHook;
 pub use prepared::{Planned, Prepared, Rehearsed};
 pub use quiesced::Quiesced;
-pub use frozen::{Frozen, Snapshotted};
 pub use request::Request;
 pub use thawed::{Released, Report, Thawed};
 
@@ -109,7 +109,13 @@ impl Run {
         if self.request.context.cancel.is_cancelled() { Err(Cause::Cancelled) } else { Ok(()) }
     }
 
-    fn limit(&mut self, limits_to: Level, code: crate::consistency::ReasonCode, detail: String, disks: Vec<String>) {
+    fn limit(
+        &mut self,
+        limits_to: Level,
+        code: crate::consistency::ReasonCode,
+        detail: String,
+        disks: Vec<String>,
+    ) {
         self.reasons.push(Reason { limits_to, code, detail, disks });
     }
 

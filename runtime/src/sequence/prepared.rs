@@ -69,7 +69,14 @@ impl Planned {
             Ok(lock) => lock,
             Err(cause) => return Err(early(cause, recorder)),
         };
-        let mut run = Run { request, recorder, reasons, lock, started: jiff::Timestamp::now(), dropped_output: 0 };
+        let mut run = Run {
+            request,
+            recorder,
+            reasons,
+            lock,
+            started: jiff::Timestamp::now(),
+            dropped_output: 0,
+        };
         match plan_disks(&run.request).await {
             Ok(plan) => {
                 run.reasons.extend(plan.reasons.iter().cloned());
@@ -114,8 +121,7 @@ impl Planned {
     async fn prepare_all(&mut self) -> Result<Box<dyn PreparedGroup>, Cause> {
         let run = &mut self.run;
         let deadline = Deadline::after(run.request.deadlines.prepare);
-        let prepared =
-            self.hooks.prepare(deadline, &mut run.recorder, &mut run.reasons).await?;
+        let prepared = self.hooks.prepare(deadline, &mut run.recorder, &mut run.reasons).await?;
         check_paths(run, &self.plan, &self.hooks, &prepared)?;
         run.check_level()?;
         let request = GroupRequest {
@@ -273,9 +279,8 @@ pub(crate) async fn plan_disks(request: &Request) -> Result<Plan, Cause> {
 
 fn lock_and_recover(request: &Request, recorder: &mut Recorder) -> Result<RunLock, Cause> {
     let lock = RunLock::acquire(&request.run_dir, &request.context.run_id)?;
-    let recovered = crate::freeze::recover(&request.run_dir)?;
-    for line in recovered.lines() {
-        recorder.warn(format!("after an earlier run that died: {line}"));
+    for line in crate::freeze::recover(&request.run_dir)?.lines() {
+        recorder.warn(format!("an earlier run died: {line}"));
     }
     Ok(lock)
 }

@@ -70,8 +70,8 @@ impl Thawed {
         let result = if released { StepResult::Done } else { StepResult::UndoFailed };
         run.recorder.end(running, result, None);
 
-        let hold_ns = (!held.hooks.is_empty())
-            .then(|| monotonic_ns().saturating_sub(held_since_ns));
+        let hold_ns =
+            (!held.hooks.is_empty()).then(|| monotonic_ns().saturating_sub(held_since_ns));
         if let Some(guard) = held.guard.take() {
             disarm(guard, &mut held.run.recorder).await;
         }
@@ -106,7 +106,11 @@ impl Released {
         let manifest = self.manifest(members);
         let mut problems = self.state.not_released.clone();
         problems.extend(
-            manifest.reasons.iter().filter(|_| self.exit_code != ExitCode::Ok).map(ToString::to_string),
+            manifest
+                .reasons
+                .iter()
+                .filter(|_| self.exit_code != ExitCode::Ok)
+                .map(ToString::to_string),
         );
         let mut exit_code = self.exit_code;
         if let Err(error) = self.held.group.record(&manifest).await {

@@ -3,10 +3,10 @@
 
 pub(crate) mod exec;
 pub(crate) mod exec_lease;
-pub(crate) mod loopdev;
 pub(crate) mod fsfreeze;
 pub(crate) mod guardproc;
 pub(crate) mod guardproc_page;
+pub(crate) mod image;
+pub(crate) mod loopdev;
 pub(crate) mod probe;
 pub(crate) mod reflink;
-pub(crate) mod image;

@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use stillpoint::config::connections::Connections;
 use stillpoint::config::grants::HookGrant;
-use stillpoint::hook::{
-    CancelToken, Digest, Hook, HookLoadError, HookStore, Quiesced, RunContext,
-};
+use stillpoint::hook::{CancelToken, Digest, Hook, HookLoadError, HookStore, Quiesced, RunContext};
 use stillpoint::manifest::{MetadataEntry, MetadataValue};
 use stillpoint::paths::Paths;
 use stillpoint::time::Deadline;
@@ -44,7 +42,10 @@ pub fn puppet_module() -> Vec<u8> {
         .env_remove("RUSTFLAGS")
         .status()
         .unwrap();
-    assert!(status.success(), "the puppet does not build; is the target wasm32-unknown-unknown installed?");
+    assert!(
+        status.success(),
+        "the puppet does not build; is the target wasm32-unknown-unknown installed?"
+    );
     std::fs::read(target.join("wasm32-unknown-unknown/hook/stillpoint_test_puppet.wasm")).unwrap()
 }
 

@@ -113,7 +113,10 @@ impl Guest for Puppet {
 
 fn remember(settings: &str) -> Result<(), HookError> {
     let script = serde_json::from_str(settings).map_err(|error| {
-        HookError::InvalidSettings(SettingsError { pointer: "/".into(), message: error.to_string() })
+        HookError::InvalidSettings(SettingsError {
+            pointer: "/".into(),
+            message: error.to_string(),
+        })
     })?;
     STATE.with_borrow_mut(|state| state.script = script);
     Ok(())
@@ -215,10 +218,9 @@ fn failed(error: sql::Error) -> HookError {
 fn failure(kind: &str, words: &str) -> HookError {
     let words = words.to_owned();
     match kind {
-        "invalid-settings" => HookError::InvalidSettings(SettingsError {
-            pointer: "/script".into(),
-            message: words,
-        }),
+        "invalid-settings" => {
+            HookError::InvalidSettings(SettingsError { pointer: "/script".into(), message: words })
+        }
         "not-applicable" => HookError::NotApplicable(words),
         "denied" => HookError::Denied(words),
         "busy" => HookError::Busy(words),
@@ -237,7 +239,10 @@ fn results() -> Vec<String> {
 fn metadata() -> Vec<MetadataEntry> {
     let numbered = results().into_iter().enumerate();
     numbered
-        .map(|(at, text)| MetadataEntry { key: format!("result-{at}"), value: MetaValue::Text(text) })
+        .map(|(at, text)| MetadataEntry {
+            key: format!("result-{at}"),
+            value: MetaValue::Text(text),
+        })
         .collect()
 }
 
