@@ -8,11 +8,33 @@ use std::path::{Path, PathBuf};
 /// which managers end or stop what they manage.
 const V1_CONTROLLERS: [&str; 3] = ["name=systemd", "pids", "freezer"];
 
-/// Moves this process to a new cgroup and gives its directory.
+/// A cgroup of this process's own. Dropping it moves the process out of it and removes it; a manager
+/// that keeps processes out of the root leaves that to whoever outlives us: the agent, or the next
+/// run's recovery.
+#[derive(Debug)]
+pub(crate) struct OwnCgroup(PathBuf);
+
+impl OwnCgroup {
+    /// Its directory.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for OwnCgroup {
+    fn drop(&mut self) {
+        if let Some(hierarchy) = self.0.parent() {
+            let _ = fs::write(hierarchy.join("cgroup.procs"), std::process::id().to_string());
+            let _ = fs::remove_dir(&self.0);
+        }
+    }
+}
+
+/// Moves this process to a new cgroup.
 ///
 /// # Errors
 /// The last refusal, if no mounted hierarchy lets us.
-pub(crate) fn enter_own() -> io::Result<PathBuf> {
+pub(crate) fn enter_own() -> io::Result<OwnCgroup> {
     let table = fs::read_to_string("/proc/self/mounts")?;
     let mut refusal = io::Error::other("no cgroup hierarchy is mounted");
     for hierarchy in hierarchies(&table) {
@@ -24,22 +46,13 @@ pub(crate) fn enter_own() -> io::Result<PathBuf> {
     Err(refusal)
 }
 
-fn enter_below(hierarchy: &Path) -> io::Result<PathBuf> {
+fn enter_below(hierarchy: &Path) -> io::Result<OwnCgroup> {
     let pid = std::process::id();
     let cgroup = hierarchy.join(format!("stillpoint-sentinel-{pid}"));
     fs::create_dir(&cgroup)?;
     fs::write(cgroup.join("cgroup.procs"), pid.to_string())
         .inspect_err(|_| drop(fs::remove_dir(&cgroup)))?;
-    Ok(cgroup)
-}
-
-/// Moves this process out of its own cgroup and removes that. A manager that keeps processes out
-/// of the root leaves it to whoever outlives us: the agent, or the next run's recovery.
-pub(crate) fn leave_own(cgroup: &Path) {
-    if let Some(hierarchy) = cgroup.parent() {
-        let _ = fs::write(hierarchy.join("cgroup.procs"), std::process::id().to_string());
-        let _ = fs::remove_dir(cgroup);
-    }
+    Ok(OwnCgroup(cgroup))
 }
 
 /// Mount points of writable hierarchies, in the order to try.

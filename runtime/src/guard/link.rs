@@ -117,7 +117,7 @@ impl Link {
             guard: process_id(&guard, Peer::Guard)?,
             sentinel: process_id(&sentinel, Peer::Sentinel)?,
             sentinel_cgroup: None,
-            file_systems: file_systems.to_vec(),
+            file_systems: file_systems.iter().map(without_lists).collect(),
         };
         let mut warnings = Vec::new();
         let (cgroup, said) =
@@ -406,6 +406,12 @@ fn open_each(file_systems: &[FileSystem], run_dir: &Path) -> Result<Vec<OwnedFd>
         }),
         None => Ok(opened),
     }
+}
+
+/// A file system as guard and sentinel need it. A host of containers may have it mounted hundreds
+/// of times, and one packet has to hold the plan.
+fn without_lists(fs: &FileSystem) -> FileSystem {
+    FileSystem { other_mounts: Vec::new(), disks: Vec::new(), ..fs.clone() }
 }
 
 /// Sends a process what it needs, and waits until it says that it is armed.

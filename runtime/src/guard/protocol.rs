@@ -110,8 +110,9 @@ impl Failure {
         self
     }
 
+    /// With words, cut to what surely fits into one packet.
     pub(crate) fn detail(mut self, detail: impl ToString) -> Self {
-        self.detail = detail.to_string();
+        self.detail = detail.to_string().chars().take(500).collect();
         self
     }
 }

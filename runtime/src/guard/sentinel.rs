@@ -3,7 +3,6 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,27 +26,28 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Runs the sentinel until the guard needs none any more, or is gone.
 pub(crate) fn run(socket: OwnedFd) -> io::Result<()> {
     let mut warnings = harden(c"stillpoint-sentinel");
-    let own_cgroup = cgroup::enter_own()
-        .inspect_err(|error| {
-            warnings.push(format!(
-                "the sentinel has no cgroup of its own ({error}): \
-                 killing the agent's cgroup at once kills it too"
-            ));
-        })
-        .ok();
     let (plan, fds) = receive_arm(&socket)?;
-    match Sentinel::new(plan, fds) {
-        Ok(mut sentinel) => {
-            sentinel.board.sentinel_watches();
-            send_to(&socket, &Reply::Armed { cgroup: own_cgroup.clone(), warnings })?;
-            sentinel.watch();
-            sentinel.leave(own_cgroup);
-        }
+    let own = cgroup::enter_own();
+    if let Err(error) = &own {
+        warnings.push(format!(
+            "the sentinel has no cgroup of its own ({error}): \
+             killing the agent's cgroup at once kills it too"
+        ));
+    }
+    let mut sentinel = match Sentinel::new(plan, fds) {
+        Ok(sentinel) => sentinel,
         Err(error) => {
             let failure = Failure::new(FailureKind::Protocol, Vec::new()).detail(error);
-            let _ = send_to(&socket, &Reply::Failed(failure));
-            own_cgroup.iter().for_each(|own| cgroup::leave_own(own));
+            return send_to(&socket, &Reply::Failed(failure));
         }
+    };
+    sentinel.board.sentinel_watches();
+    let cgroup = own.as_ref().ok().map(|own| own.path().to_owned());
+    // An agent that cannot be told is gone; then the guard is going, too.
+    let _ = send_to(&socket, &Reply::Armed { cgroup, warnings });
+    sentinel.watch();
+    if !sentinel.board.disarmed() {
+        undo_the_rest(&sentinel.board, &sentinel.plan);
     }
     Ok(())
 }
@@ -130,14 +130,6 @@ impl Sentinel {
             return (since.saturating_add(margin) <= now).then_some(Abort::AgentLost);
         }
         None
-    }
-
-    /// Puts back what a lost guard has left, and goes.
-    fn leave(&self, own_cgroup: Option<PathBuf>) {
-        if !self.board.disarmed() {
-            undo_the_rest(&self.board, &self.plan);
-        }
-        own_cgroup.iter().for_each(|own| cgroup::leave_own(own));
     }
 }
 

@@ -19,7 +19,12 @@ pub const MODE: &str = "as-agent";
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Order {
     Arm(Setup),
+    /// A thread of it writes there, and may hang.
+    WriteTo(PathBuf),
     Sync,
+    SyncWithin {
+        budget_ms: u64,
+    },
     Rehearse,
     Freeze,
     WaitUntilBroken,
@@ -132,10 +137,6 @@ impl Agent {
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
-
-    pub fn wait(&mut self) {
-        self.child.wait().unwrap();
-    }
 }
 
 impl Drop for Agent {
@@ -173,8 +174,12 @@ async fn obey(state: State, order: Order) -> (State, Answer) {
             }
             Err(error) => failed(&mut answer, State::Nothing, &error),
         },
-        (Order::Sync, State::Armed(mut guard)) => {
-            let result = guard.sync(Duration::from_secs(5)).await;
+        (Order::Sync, State::Armed(guard)) => {
+            return Box::pin(obey(State::Armed(guard), Order::SyncWithin { budget_ms: 5000 }))
+                .await;
+        }
+        (Order::SyncWithin { budget_ms }, State::Armed(mut guard)) => {
+            let result = guard.sync(Duration::from_millis(budget_ms)).await;
             note(&mut answer, result.err());
             State::Armed(guard)
         }
@@ -207,6 +212,10 @@ async fn obey(state: State, order: Order) -> (State, Answer) {
         (Order::Disarm, State::Armed(guard)) => {
             note(&mut answer, guard.disarm().await.err());
             State::Nothing
+        }
+        (Order::WriteTo(path), state) => {
+            std::thread::spawn(move || std::fs::write(path, "by the agent"));
+            state
         }
         (Order::DropEverything, _) => State::Nothing,
         (order, state) => {

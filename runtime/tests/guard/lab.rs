@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
@@ -79,6 +78,16 @@ impl Lab {
         eventually("rcu_expedited is as before", || rcu() == self.rcu_before);
         eventually("the journal is removed", || !self.run_dir().join("freeze.json").exists());
         eventually("no cgroup is left", || cgroups().is_empty());
+    }
+
+    /// A file system on an image that lies on another one of this laboratory.
+    pub fn with_stacked(outer_wave: usize, inner_wave: usize) -> Self {
+        let mut lab = Self::with(&[]);
+        let outer = lab.root.join("outer.img");
+        lab.add("xfs", &outer, outer_wave);
+        let inner = lab.mount(0).join("inner.img");
+        lab.add("ext4", &inner, inner_wave);
+        lab
     }
 
     /// Guards and sentinels that hold a mount of this laboratory open.
@@ -219,8 +228,4 @@ pub fn output(command: &mut Command) -> String {
 pub fn signal(pid: u32, signal: nix::sys::signal::Signal) {
     let pid = nix::unistd::Pid::from_raw(pid.try_into().unwrap());
     nix::sys::signal::kill(pid, signal).unwrap();
-}
-
-pub fn device_of(path: &Path) -> u64 {
-    fs::metadata(path).unwrap().dev()
 }

@@ -3,6 +3,7 @@
 
 mod agent;
 mod cases;
+mod faults;
 mod lab;
 mod measure;
 mod watchdog;
