@@ -16,6 +16,7 @@ use crate::watchdog::Watchdog;
 pub struct Lab {
     root: PathBuf,
     rcu_before: String,
+    cgroups_before: Vec<PathBuf>,
     pub file_systems: Vec<FileSystem>,
     _watchdog: Watchdog,
 }
@@ -25,8 +26,8 @@ impl Lab {
     pub fn with(types: &[&str]) -> Self {
         let root = tempfile::Builder::new().prefix("stillpoint-guard-").tempdir().unwrap().keep();
         let _watchdog = Watchdog::over(&root);
-        let rcu_before = rcu();
-        let mut lab = Self { root, rcu_before, file_systems: Vec::new(), _watchdog };
+        let (rcu_before, cgroups_before, file_systems) = (rcu(), cgroups(), Vec::new());
+        let mut lab = Self { root, rcu_before, cgroups_before, file_systems, _watchdog };
         for fs_type in types {
             let image = lab.root.join(format!("{}.img", lab.file_systems.len()));
             lab.add(fs_type, &image, 0);
@@ -77,7 +78,9 @@ impl Lab {
         eventually("no process of ours is left", || self.processes().is_empty());
         eventually("rcu_expedited is as before", || rcu() == self.rcu_before);
         eventually("the journal is removed", || !self.run_dir().join("freeze.json").exists());
-        eventually("no cgroup is left", || cgroups().is_empty());
+        eventually("no cgroup is left", || {
+            cgroups().iter().all(|cgroup| self.cgroups_before.contains(cgroup))
+        });
     }
 
     /// A file system on an image that lies on another one of this laboratory.

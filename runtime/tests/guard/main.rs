@@ -1,6 +1,9 @@
 //! Guard, sentinel, journal and probe on real file systems: loop images that are really frozen.
 //! Needs root. `/` is never frozen, and a watchdog process thaws and cleans up whatever happens.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "it talks to its other processes")]
+
 mod agent;
 mod cases;
 mod faults;
