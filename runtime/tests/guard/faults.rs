@@ -43,6 +43,7 @@ pub fn all() -> Vec<Trial> {
         case("a_flush_that_hangs_is_reported_in_time_and_holds_nothing_up", hanging_flush),
         case("a_freeze_that_hangs_ends_at_the_deadline", hanging_freeze),
         case("a_freeze_that_hangs_ends_if_the_guard_is_killed", hanging_freeze_guard_killed),
+        case("a_freeze_that_hangs_ends_if_only_the_sentinel_is_left", hanging_freeze_sentinel_only),
         case("a_freeze_that_hangs_ends_if_the_agent_is_killed", hanging_freeze_agent_killed),
     ]
 }
@@ -75,6 +76,9 @@ fn deadline() {
     let thaw = agent.ok(Order::Thaw);
     assert_eq!(thaw.broken.as_deref(), Some("DeadlinePassed"));
     assert_eq!(thaw.thawed_by_us, [true; 3]);
+    // By the guard itself: the sentinel helps 100 ms later.
+    let frozen_for = Duration::from_nanos(thaw.window_ns);
+    assert!(frozen_for < WINDOW + Duration::from_millis(90), "{frozen_for:?}");
     agent.refused(Order::Freeze, "FreezeTimedOut");
     agent.ok(Order::Disarm);
     lab.assert_all_undone(SOON);
@@ -99,10 +103,14 @@ fn agent_killed() {
 
 fn hanging_agent_killed() {
     let (lab, mut agent, writers) = frozen(LONG);
+    // So that it is the guard that sees it: its pidfd and its socket say nothing yet.
+    let sentinel = lab.process("stillpoint-sentinel");
+    signal(sentinel, SIGSTOP);
     agent.ok(Order::WriteTo(lab.mount(0).join("by-the-agent")));
     eventually("the agent hangs in a write", || thread_in_d_state(agent.pid()));
     signal(agent.pid(), SIGKILL);
     assert_wrote(&writers, SOON);
+    signal(sentinel, SIGCONT);
     lab.assert_all_undone(SOON);
 }
 
@@ -400,6 +408,14 @@ fn hanging_freeze_guard_killed() {
     signal(lab.process("stillpoint-guard"), SIGKILL);
     assert_eq!(agent.answer().error.unwrap().0, "GuardLost");
     agent.ok(Order::Disarm);
+    lab.assert_all_undone(SOON);
+}
+
+fn hanging_freeze_sentinel_only() {
+    let (lab, agent) = freeze_that_hangs(LONG);
+    let guard = lab.process("stillpoint-guard");
+    signal(agent.pid(), SIGSTOP);
+    signal(guard, SIGKILL);
     lab.assert_all_undone(SOON);
 }
 

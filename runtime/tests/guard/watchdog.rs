@@ -21,6 +21,7 @@ impl Watchdog {
         let child = Command::new("/proc/self/exe")
             .arg(MODE)
             .arg(lab)
+            .arg(crate::lab::rcu())
             .stdin(Stdio::piped())
             .process_group(0)
             .spawn()
@@ -48,6 +49,9 @@ pub fn run(arguments: &[String]) -> ExitCode {
         eprintln!("watchdog: time is up, thawing everything below {}", lab.display());
     }
     clean_up(&lab);
+    if crate::lab::rcu() != arguments[1] {
+        let _ = std::fs::write("/sys/kernel/rcu_expedited", &arguments[1]);
+    }
     ExitCode::SUCCESS
 }
 
