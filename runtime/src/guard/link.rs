@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::libc;
 use tokio::io::Ready;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
@@ -28,7 +27,7 @@ use super::worker::Workers;
 use super::{FileSystemTimes, GuardError, GuardOptions, ThawedFileSystem, mounts};
 use crate::journal::{ProcessId, prepare_directory};
 use crate::plan::FileSystem;
-use crate::sys::guardproc::{async_readable, pidfd_open, pidfd_send_signal};
+use crate::sys::guardproc::{async_readable, pidfd_open};
 
 /// How long guard and sentinel may take to say that they are armed, and to open the mount points.
 const ARM_LIMIT: Duration = Duration::from_secs(5);
@@ -284,13 +283,9 @@ impl Link {
         // The end of the conversation is the end of the guard, if it is still there. One that was
         // stopped must run to see it; nobody kills it.
         drop(socket);
-        if guard.watched.is_stopped() {
-            let _ = pidfd_send_signal(&guard.watched, libc::SIGCONT);
-        }
+        guard.watched.continue_if_stopped();
         let guard_ended = guard.ended(END_LIMIT).await;
-        if sentinel.watched.is_stopped() {
-            let _ = pidfd_send_signal(&sentinel.watched, libc::SIGCONT);
-        }
+        sentinel.watched.continue_if_stopped();
         let sentinel_ended = sentinel.ended(END_LIMIT).await;
         if guard_ended && sentinel_ended && !board.disarmed() {
             undo_the_rest(&board, &plan);

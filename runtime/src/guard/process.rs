@@ -504,6 +504,7 @@ impl<'socket> Guard<'socket> {
         }
         let _ = FreezeRecord::remove(&self.plan.run_dir);
         self.board.set_disarmed();
+        self.sentinel.continue_if_stopped();
         if self.sentinel.is_gone()
             && let Some(cgroup) = &self.plan.sentinel_cgroup
         {

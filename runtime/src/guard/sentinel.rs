@@ -84,6 +84,8 @@ impl Sentinel {
             if let Some(why) = self.guard_fails() {
                 self.board.abort(why);
                 self.workers.thaw_all();
+            } else if self.board.all_idle() && self.agent.is_gone() {
+                self.guard.continue_if_stopped();
             }
             let mut fds = [PollFd::new(self.guard.as_fd(), PollFlags::POLLIN)];
             let _ = poll(&mut fds, PollTimeout::from(TICK_MS));

@@ -5,7 +5,10 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
+use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::sys::guardproc::pidfd_send_signal;
 
 /// A process, by its pidfd and its `/proc/PID/status`, both opened beforehand.
 #[derive(Debug)]
@@ -39,8 +42,15 @@ impl Watched {
         }
     }
 
-    /// It is stopped, by SIGSTOP or a debugger.
-    pub(crate) fn is_stopped(&self) -> bool {
+    /// Lets it run if somebody has stopped it: it has to see that its work is over. (Nobody of us
+    /// ever kills it.)
+    pub(crate) fn continue_if_stopped(&self) {
+        if self.is_stopped() {
+            let _ = pidfd_send_signal(&self.pidfd, libc::SIGCONT);
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
         let mut buffer = [0_u8; 4096];
         self.status.read_at(&mut buffer, 0).is_ok_and(|length| {
             let text = String::from_utf8_lossy(&buffer[..length]);

@@ -35,6 +35,7 @@ pub fn all() -> Vec<Trial> {
         case("losing_guard_and_sentinel_at_once_leaves_it_to_the_agent", both_killed),
         case("killing_the_agents_cgroup_leaves_it_to_the_sentinel", cgroup_killed),
         case("a_stopped_guard_cannot_keep_frozen_past_the_deadline", guard_stopped),
+        case("a_stopped_guard_without_an_agent_is_let_go", guard_stopped_agent_killed),
         case("a_stopped_guard_does_not_keep_the_agent_from_thawing", guard_stopped_thaw),
         case("recovery_undoes_what_three_dead_processes_left", all_killed),
         case("thaw_ours_leaves_alone_what_the_journal_does_not_name", thaw_only_ours),
@@ -110,7 +111,6 @@ fn hanging_agent_killed() {
     eventually("the agent hangs in a write", || thread_in_d_state(agent.pid()));
     signal(agent.pid(), SIGKILL);
     assert_wrote(&writers, SOON);
-    signal(sentinel, SIGCONT);
     lab.assert_all_undone(SOON);
 }
 
@@ -275,6 +275,14 @@ fn guard_stopped() {
     lab.assert_all_undone(SOON);
 }
 
+fn guard_stopped_agent_killed() {
+    let (lab, agent, writers) = frozen(LONG);
+    signal(lab.process("stillpoint-guard"), SIGSTOP);
+    signal(agent.pid(), SIGKILL);
+    assert_wrote(&writers, SOON);
+    lab.assert_all_undone(SOON);
+}
+
 fn guard_stopped_thaw() {
     let (lab, mut agent, writers) = frozen(LONG);
     signal(lab.process("stillpoint-guard"), SIGSTOP);
@@ -395,6 +403,8 @@ fn is_frozen(mount_point: &Path) -> bool {
 
 fn hanging_freeze() {
     let (lab, mut agent) = freeze_that_hangs(WINDOW);
+    // So that it is the guard that sweeps.
+    signal(lab.process("stillpoint-sentinel"), SIGSTOP);
     let answer = agent.answer();
     let (variant, words) = answer.error.unwrap();
     assert_eq!(variant, "FreezeTimedOut");
