@@ -14,7 +14,7 @@ use stillpoint::journal::FreezeRecord;
 
 use crate::agent::{Agent, Order, Setup};
 use crate::cases::{SOON, case, writers};
-use crate::lab::{Lab, Writer, eventually, rcu, signal, somebody_freezes};
+use crate::lab::{Lab, WriteInFlight, Writer, eventually, rcu, signal, somebody_freezes};
 
 const WINDOW: Duration = Duration::from_millis(400);
 
@@ -44,6 +44,9 @@ pub fn all() -> Vec<Trial> {
         case("a_flush_that_hangs_is_reported_in_time_and_holds_nothing_up", hanging_flush),
         case("a_freeze_that_hangs_ends_at_the_deadline", hanging_freeze),
         case("a_freeze_that_hangs_ends_if_the_guard_is_killed", hanging_freeze_guard_killed),
+        case("a_freeze_held_up_by_a_write_is_undone_when_the_write_ends", held_up),
+        case("a_held_up_freeze_is_undone_if_the_agent_is_killed", held_up_agent_killed),
+        case("a_held_up_freeze_is_undone_if_the_guard_is_killed", held_up_guard_killed),
         case("a_freeze_that_hangs_ends_if_only_the_sentinel_is_left", hanging_freeze_sentinel_only),
         case("a_freeze_that_hangs_ends_if_the_agent_is_killed", hanging_freeze_agent_killed),
     ]
@@ -418,6 +421,57 @@ fn hanging_freeze_guard_killed() {
     signal(lab.process("stillpoint-guard"), SIGKILL);
     assert_eq!(agent.answer().error.unwrap().0, "GuardLost");
     agent.ok(Order::Disarm);
+    lab.assert_all_undone(SOON);
+}
+
+/// A freeze in flight that only the end of somebody's write can end. Until then new writers wait,
+/// FITHAW says EINVAL, and nobody can help it; afterwards it is frozen, and must not stay so.
+fn freeze_held_up(window: Duration) -> (Lab, Agent, WriteInFlight) {
+    let lab = Lab::with(&["ext4", "xfs", "btrfs"]);
+    let window_ms = window.as_millis().try_into().unwrap();
+    let mut agent = Agent::armed_with(Setup { window_ms, ..Setup::of(&lab) });
+    let write = WriteInFlight::on(lab.mount(1));
+    agent.order(Order::Freeze);
+    eventually("the freeze waits", || lab.file_systems.iter().all(|fs| is_frozen(&fs.mount_point)));
+    (lab, agent, write)
+}
+
+fn held_up() {
+    let (lab, mut agent, write) = freeze_held_up(WINDOW);
+    // So that it is the guard that sweeps.
+    signal(lab.process("stillpoint-sentinel"), SIGSTOP);
+    for index in [0, 2] {
+        assert!(Writer::start(lab.mount(index)).wrote_within(WINDOW + SOON));
+    }
+    let (variant, words) = agent.answer().error.unwrap();
+    assert_eq!(variant, "NotThawed");
+    assert!(words.contains(lab.mount(1).to_str().unwrap()), "{words}");
+    drop(write);
+    assert!(Writer::start(lab.mount(1)).wrote_within(SOON));
+    agent.ok(Order::Disarm);
+    lab.assert_all_undone(SOON);
+}
+
+fn held_up_agent_killed() {
+    let (lab, agent, write) = freeze_held_up(LONG);
+    signal(agent.pid(), SIGKILL);
+    for index in [0, 2] {
+        assert!(Writer::start(lab.mount(index)).wrote_within(SOON));
+    }
+    drop(write);
+    lab.assert_all_undone(SOON);
+}
+
+fn held_up_guard_killed() {
+    let (lab, agent, write) = freeze_held_up(LONG);
+    // The agent must not help here: the guard is killed, and cannot end before the write does.
+    signal(agent.pid(), SIGSTOP);
+    signal(lab.process("stillpoint-guard"), SIGKILL);
+    for index in [0, 2] {
+        assert!(Writer::start(lab.mount(index)).wrote_within(SOON));
+    }
+    drop(write);
+    assert!(Writer::start(lab.mount(1)).wrote_within(SOON));
     lab.assert_all_undone(SOON);
 }
 

@@ -196,6 +196,43 @@ impl Writer {
     }
 }
 
+/// A write that is in flight until it is dropped: it splices from a pipe that nobody fills, and
+/// holds the superblock's write lock meanwhile. A freeze waits for it in D state.
+#[derive(Debug)]
+pub struct WriteInFlight {
+    pipe: Option<std::io::PipeWriter>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl WriteInFlight {
+    pub fn on(directory: &Path) -> Self {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let mut file = fs::File::create(directory.join("in-flight")).unwrap();
+        let mut reader = fs::File::from(std::os::fd::OwnedFd::from(reader));
+        let (tell_thread, thread_id) = channel();
+        let thread = std::thread::spawn(move || {
+            tell_thread.send(nix::unistd::gettid().as_raw()).unwrap();
+            std::io::copy(&mut reader, &mut file).unwrap();
+        });
+        writer.write_all(b"the first bytes show that it has begun").unwrap();
+        let thread_id: i32 = thread_id.recv().unwrap();
+        eventually("it waits inside the write", || {
+            let syscall = format!("/proc/self/task/{thread_id}/syscall");
+            let splice = nix::libc::SYS_splice.to_string();
+            fs::metadata(directory.join("in-flight")).unwrap().len() > 0
+                && fs::read_to_string(syscall).is_ok_and(|text| text.starts_with(&splice))
+        });
+        Self { pipe: Some(writer), thread: Some(thread) }
+    }
+}
+
+impl Drop for WriteInFlight {
+    fn drop(&mut self) {
+        drop(self.pipe.take());
+        self.thread.take().map(std::thread::JoinHandle::join);
+    }
+}
+
 fn unique() -> u64 {
     use std::sync::atomic::{AtomicU64, Ordering};
     static NEXT: AtomicU64 = AtomicU64::new(0);
