@@ -17,7 +17,7 @@ const POLL: Duration = Duration::from_millis(500);
 struct InTheWay {
     /// "statement" or "transaction".
     what: &'static str,
-    session: String,
+    session: i64,
     seconds: i64,
     count: usize,
 }

@@ -225,7 +225,8 @@ fn under_the_lock(
 }
 
 /// Only the session that took a read lock can give it back, by UNLOCK TABLES or by its end. So: the same
-/// session (the server's number, and the mark that was set on it), and no UNLOCK TABLES by it.
+/// session (the server's number of it, and the mark that was set on it, which a reset takes away), and no
+/// UNLOCK TABLES by it.
 fn still_the_same_session(holder: &Holder) -> Result<(), HookError> {
     let gone = |why: &str| {
         HookError::application(
@@ -244,8 +245,8 @@ fn still_the_same_session(holder: &Holder) -> Result<(), HookError> {
         answer => answer?,
     };
     let row = answer.first()?;
-    let (id, run_id): (String, Option<String>) = (row.get("id")?, row.get("run")?);
-    if id != holder.id || run_id.as_deref() != Some(run::info().run_id.as_str()) {
+    let (id, mark): (u64, Option<u64>) = (row.get("id")?, row.get("mark")?);
+    if id.to_string() != holder.id || mark != Some(id) {
         return Err(gone("another one answers"));
     }
     let unlocks = holder.session.query(s::UNLOCKS, &[], None)?;

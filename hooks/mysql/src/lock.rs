@@ -68,7 +68,7 @@ enum Transactions {
 
 struct OpenTransactions {
     count: usize,
-    session: String,
+    session: i64,
     seconds: i64,
 }
 
@@ -140,19 +140,18 @@ fn attempt(
     settings: &Settings,
 ) -> Result<(Duration, Duration, Transactions), HookError> {
     let lock_wait = lock_wait(settings)?;
-    let session_params =
-        [seconds(lock_wait), seconds(settings.hold_budget + DEAD_MAN), run::info().run_id.into()];
-    holder.session.execute(s::SESSION, &session_params, Some(run::remaining_but(RESERVE)))?;
+    let time_outs = [seconds(lock_wait), seconds(settings.hold_budget + DEAD_MAN)];
+    holder.session.execute(s::SESSION, &time_outs, Some(run::remaining_but(RESERVE)))?;
 
-    let patience = lock_wait + LOCK_GRACE;
+    let patience = || Some(run::remaining_but(RESERVE).min(lock_wait + LOCK_GRACE));
     if let Some((lock, _)) = server.dialect.instance_lock() {
         // Before the answer is known: a request that timed out may have been granted.
         holder.instance_locked = true;
-        let locked = holder.session.execute(lock, &[], Some(patience));
+        let locked = holder.session.execute(lock, &[], patience());
         locked.map_err(|error| refused(error, lock, lock_wait, server))?;
     }
     let before = run::remaining();
-    let locked = holder.session.execute(s::LOCK_TABLES, &[], Some(patience));
+    let locked = holder.session.execute(s::LOCK_TABLES, &[], patience());
     locked.map_err(|error| refused(error, s::LOCK_TABLES, lock_wait, server))?;
     let granted_at = run::remaining();
     let waited = before.saturating_sub(granted_at);
