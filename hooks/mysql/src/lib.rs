@@ -76,9 +76,11 @@ impl Hook for Mysql {
         server.ask_replica(&control)?;
         try_privileges(&control, &server, &settings)?;
         server.refuse_prepared(&control)?;
-        guard::wait_for_a_clear_way(&control, &server, &settings, Duration::ZERO)?;
+        guard::wait_for_a_clear_way(&control, &server, &settings)?;
+        let looked = run::remaining();
         let plan = server.plan(&control, &settings)?;
         server.warn();
+        guard::let_the_cache_age(looked);
         self.prepared = Some(Prepared { settings, server, control });
         Ok(plan)
     }
