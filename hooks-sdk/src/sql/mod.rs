@@ -87,16 +87,17 @@ impl Connection {
         Session::execute(&self.0, statement, params, timeout.map(nanoseconds))
     }
 
-    /// The server's id of this session, as other sessions see it. No round trip.
+    /// The server's id of this session, as other sessions see it: the same answer as long as this value
+    /// lives. No round trip.
     ///
     /// # Errors
-    /// [`Error::ConnectionLost`].
+    /// [`Error::Unsupported`] where the server has none.
     pub fn session_id(&self) -> Result<String, Error> {
         Session::session_id(&self.0)
     }
 
-    /// Whether the host still has this session open. No round trip: only a statement asks the
-    /// server.
+    /// Whether this session is still open: the host asks the server by a ping, at most to the end of
+    /// the phase.
     #[must_use]
     pub fn is_alive(&self) -> bool {
         Session::is_alive(&self.0)

@@ -99,8 +99,9 @@ impl FakeHost {
     }
 
     /// Puts a server behind all connections: it is asked first, and what it gives no answer to is
-    /// answered by the script. For a server with a state of its own (who holds which lock).
-    pub fn serve(&self, server: impl FnMut(&Statement) -> Option<Answer> + 'static) {
+    /// answered by the script. For a server with a state of its own: who holds which lock. It is given
+    /// the statement, and the numbers of the sessions that are open.
+    pub fn serve(&self, server: impl FnMut(&Statement, &[u32]) -> Option<Answer> + 'static) {
         self.state.borrow_mut().server = Some(Box::new(server));
     }
 

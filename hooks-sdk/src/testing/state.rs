@@ -10,7 +10,7 @@ use crate::process;
 use crate::sql::{Engine, Error, ServerInfo};
 
 /// A server that answers by itself.
-pub(super) type Server = Box<dyn FnMut(&Statement) -> Option<Answer>>;
+pub(super) type Server = Box<dyn FnMut(&Statement, &[u32]) -> Option<Answer>>;
 /// A program that the host grants.
 pub(super) type Program = Box<dyn FnMut(&ProgramRun) -> Result<process::Output, process::Error>>;
 
@@ -208,7 +208,7 @@ impl State {
     }
 }
 
-pub(super) fn lost() -> Error {
+fn lost() -> Error {
     Error::ConnectionLost("the session is closed".into())
 }
 

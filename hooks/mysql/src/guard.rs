@@ -13,17 +13,20 @@ use crate::statements as s;
 /// How often the way is looked at.
 const POLL: Duration = Duration::from_millis(500);
 
+/// InnoDB renews the cache behind `innodb_trx` only when nobody has read it for 0.1 s.
+pub const CACHE_AGE: Duration = Duration::from_millis(120);
+
 /// What stands in the way of the lock.
 struct InTheWay {
     /// "statement" or "transaction".
     what: &'static str,
-    session: String,
+    session: i64,
     seconds: i64,
     count: usize,
 }
 
 /// Waits until no long statement runs and no transaction with changes has been open for long; at
-/// most as long as the settings say, and never into `reserve`.
+/// most as long as the settings say, and as the phase has time.
 ///
 /// # Errors
 /// [`HookError::Busy`] naming the oldest one, or what the statements fail with.
@@ -31,14 +34,13 @@ pub fn wait_for_a_clear_way(
     control: &Connection,
     server: &Server,
     settings: &Settings,
-    reserve: Duration,
 ) -> Result<(), HookError> {
     let mut left = settings.wait_for_long_queries;
     loop {
         let Some(found) = in_the_way(control, server, settings)? else {
             return Ok(());
         };
-        if left.is_zero() || run::remaining_but(reserve) <= POLL || run::cancelled() {
+        if left.is_zero() || run::remaining() <= POLL || run::cancelled() {
             return Err(found.busy(settings));
         }
         info!(
@@ -65,6 +67,16 @@ pub fn last_look(
     match find(control, server, settings, "statement", statement)? {
         Some(found) => Err(found.busy(settings)),
         None => Ok(()),
+    }
+}
+
+/// Waits until the cache behind `innodb_trx`, which was read when the phase had `looked` left, may be
+/// renewed: the check under the lock would get an answer from before the lock, and give the lock back.
+pub fn let_the_cache_age(looked: Duration) {
+    let age = looked.saturating_sub(run::remaining());
+    let rest = CACHE_AGE.saturating_sub(age);
+    if !rest.is_zero() {
+        run::sleep(rest);
     }
 }
 

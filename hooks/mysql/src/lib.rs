@@ -76,9 +76,11 @@ impl Hook for Mysql {
         server.ask_replica(&control)?;
         try_privileges(&control, &server, &settings)?;
         server.refuse_prepared(&control)?;
-        guard::wait_for_a_clear_way(&control, &server, &settings, Duration::ZERO)?;
+        guard::wait_for_a_clear_way(&control, &server, &settings)?;
+        let looked = run::remaining();
         let plan = server.plan(&control, &settings)?;
         server.warn();
+        guard::let_the_cache_age(looked);
         self.prepared = Some(Prepared { settings, server, control });
         Ok(plan)
     }
@@ -225,7 +227,8 @@ fn under_the_lock(
 }
 
 /// Only the session that took a read lock can give it back, by UNLOCK TABLES or by its end. So: the same
-/// session (the server's number, and the mark that was set on it), and no UNLOCK TABLES by it.
+/// session (the server's number of it, and the mark that was set on it, which a reset takes away), and no
+/// UNLOCK TABLES by it.
 fn still_the_same_session(holder: &Holder) -> Result<(), HookError> {
     let gone = |why: &str| {
         HookError::application(
@@ -244,8 +247,8 @@ fn still_the_same_session(holder: &Holder) -> Result<(), HookError> {
         answer => answer?,
     };
     let row = answer.first()?;
-    let (id, run_id): (String, Option<String>) = (row.get("id")?, row.get("run")?);
-    if id != holder.id || run_id.as_deref() != Some(run::info().run_id.as_str()) {
+    let (id, mark): (u64, Option<u64>) = (row.get("id")?, row.get("mark")?);
+    if id.to_string() != holder.id || mark != Some(id) {
         return Err(gone("another one answers"));
     }
     let unlocks = holder.session.query(s::UNLOCKS, &[], None)?;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use stillpoint_hook::sql::{Connection, Error, FromValue, Value};
 use stillpoint_hook::{HookError, debug, info, run};
 
+use crate::guard::CACHE_AGE;
 use crate::server::{CONNECTION, Server, seconds};
 use crate::settings::Settings;
 use crate::statements as s;
@@ -27,8 +28,6 @@ const GONE_POLLS: u32 = 20;
 const GONE_POLL: Duration = Duration::from_millis(25);
 /// InnoDB's answer about transactions was from before the lock so often in a row: somebody polls it.
 const STALE_ANSWERS: u32 = 3;
-/// The cache of `innodb_trx` is renewed when it was not read for 0.1 s.
-const STALE_WAIT: Duration = Duration::from_millis(120);
 
 /// ER_LOCK_WAIT_TIMEOUT.
 const LOCK_WAIT_TIMEOUT: i32 = 1205;
@@ -58,6 +57,14 @@ pub struct Locked {
     pub open_transactions: usize,
 }
 
+/// The lock was granted, and this was found under it.
+struct Granted {
+    waited: Duration,
+    /// What was left of the phase then.
+    at: Duration,
+    transactions: Transactions,
+}
+
 /// What the check under the lock found.
 enum Transactions {
     None,
@@ -68,7 +75,7 @@ enum Transactions {
 
 struct OpenTransactions {
     count: usize,
-    session: String,
+    session: i64,
     seconds: i64,
 }
 
@@ -82,48 +89,61 @@ pub fn acquire(
     server: &Server,
     settings: &Settings,
 ) -> Result<Locked, HookError> {
-    let mut retries = 0;
-    let mut stale = 0;
+    let mut tries = Tries::default();
     loop {
         let mut holder = open_holder()?;
-        let attempt = attempt(&mut holder, server, settings);
-        let (waited, granted_at, transactions) = match attempt {
+        let granted = match attempt(&mut holder, server, settings) {
             Ok(granted) => granted,
             Err(error) => return Err(with_proof(error, give_back(holder, control, server))),
         };
-        let last = retries >= settings.open_transaction_retries
-            || run::remaining_but(RESERVE) <= settings.open_transaction_wait
-            || run::cancelled();
-        let open_transactions = match &transactions {
-            Transactions::None => Some(0),
-            Transactions::Open(open) if last && settings.accept_open_transactions => {
-                Some(open.count)
-            }
-            _ => None,
+        let Some(objection) = tries.objection(&granted.transactions, settings) else {
+            let open_transactions = granted.transactions.count();
+            let Granted { waited, at, .. } = granted;
+            let retries = tries.retries;
+            return Ok(Locked { holder, waited, granted_at: at, retries, open_transactions });
         };
-        if let Some(open_transactions) = open_transactions {
-            return Ok(Locked { holder, waited, granted_at, retries, open_transactions });
-        }
 
         let given_back = give_back(holder, control, server);
-        let refusal = match transactions {
-            Transactions::Stale => {
-                stale += 1;
-                (stale >= STALE_ANSWERS || last).then(stale_busy)
-            }
-            Transactions::Open(open) => {
-                stale = 0;
-                last.then(|| open.busy(retries))
-            }
-            Transactions::None => None,
-        };
-        if let Some(refusal) = refusal {
-            return Err(with_proof(refusal, given_back));
+        if tries.are_over(settings) {
+            return Err(with_proof(objection, given_back));
         }
         given_back.map_err(HookError::Internal)?;
-        retries += 1;
-        debug!("a transaction was open under the lock, try {retries} gave it back");
-        run::sleep(settings.open_transaction_wait.max(STALE_WAIT));
+        debug!("the lock was given back: {}", objection.message());
+        tries.retries += 1;
+        run::sleep(settings.open_transaction_wait.max(CACHE_AGE));
+    }
+}
+
+/// What was tried so far.
+#[derive(Default)]
+struct Tries {
+    retries: u32,
+    /// Answers from before the lock, in a row.
+    stale: u32,
+}
+
+impl Tries {
+    /// Why this grant of the lock will not do, if it will not.
+    fn objection(&mut self, found: &Transactions, settings: &Settings) -> Option<HookError> {
+        match found {
+            Transactions::None => None,
+            Transactions::Stale => {
+                self.stale += 1;
+                Some(stale_busy())
+            }
+            Transactions::Open(open) => {
+                self.stale = 0;
+                let accepted = settings.accept_open_transactions && self.are_over(settings);
+                (!accepted).then(|| open.busy(self.retries))
+            }
+        }
+    }
+
+    fn are_over(&self, settings: &Settings) -> bool {
+        self.stale >= STALE_ANSWERS
+            || self.retries >= settings.open_transaction_retries
+            || run::remaining_but(RESERVE) <= settings.open_transaction_wait
+            || run::cancelled()
     }
 }
 
@@ -138,27 +158,26 @@ fn attempt(
     holder: &mut Holder,
     server: &Server,
     settings: &Settings,
-) -> Result<(Duration, Duration, Transactions), HookError> {
+) -> Result<Granted, HookError> {
     let lock_wait = lock_wait(settings)?;
-    let session_params =
-        [seconds(lock_wait), seconds(settings.hold_budget + DEAD_MAN), run::info().run_id.into()];
-    holder.session.execute(s::SESSION, &session_params, Some(run::remaining_but(RESERVE)))?;
+    let time_outs = [seconds(lock_wait), seconds(settings.hold_budget + DEAD_MAN)];
+    holder.session.execute(s::SESSION, &time_outs, Some(run::remaining_but(RESERVE)))?;
 
-    let patience = lock_wait + LOCK_GRACE;
+    let patience = || Some(run::remaining_but(RESERVE).min(lock_wait + LOCK_GRACE));
     if let Some((lock, _)) = server.dialect.instance_lock() {
         // Before the answer is known: a request that timed out may have been granted.
         holder.instance_locked = true;
-        let locked = holder.session.execute(lock, &[], Some(patience));
+        let locked = holder.session.execute(lock, &[], patience());
         locked.map_err(|error| refused(error, lock, lock_wait, server))?;
     }
     let before = run::remaining();
-    let locked = holder.session.execute(s::LOCK_TABLES, &[], Some(patience));
+    let locked = holder.session.execute(s::LOCK_TABLES, &[], patience());
     locked.map_err(|error| refused(error, s::LOCK_TABLES, lock_wait, server))?;
-    let granted_at = run::remaining();
-    let waited = before.saturating_sub(granted_at);
+    let at = run::remaining();
+    let waited = before.saturating_sub(at);
 
     let transactions = open_transactions(&holder.session, server)?;
-    Ok((waited, granted_at, transactions))
+    Ok(Granted { waited, at, transactions })
 }
 
 /// In whole seconds, as the server wants it, and no longer than the phase has time for.
@@ -216,6 +235,15 @@ fn open_transactions(session: &Connection, server: &Server) -> Result<Transactio
         Some(open) => Transactions::Open(open),
         None => Transactions::None,
     })
+}
+
+impl Transactions {
+    fn count(&self) -> usize {
+        match self {
+            Transactions::Open(open) => open.count,
+            Transactions::None | Transactions::Stale => 0,
+        }
+    }
 }
 
 impl OpenTransactions {

@@ -49,7 +49,7 @@ pub const LONG_TRANSACTIONS: &str = "SELECT trx_mysql_thread_id AS id, \
 
 /// The time-outs of the session that locks, and the mark by which it is known again.
 pub const SESSION: &str =
-    "SET SESSION lock_wait_timeout = ?, SESSION wait_timeout = ?, @stillpoint_run = ?";
+    "SET SESSION lock_wait_timeout = ?, SESSION wait_timeout = ?, @stillpoint = CONNECTION_ID()";
 
 /// Keeps DDL away (MySQL from 8.0).
 pub const LOCK_INSTANCE: &str = "LOCK INSTANCE FOR BACKUP";
@@ -98,7 +98,7 @@ pub const LSN_MARIADB: &str = "SHOW GLOBAL STATUS WHERE Variable_name IN \
 pub const LSN_MYSQL: &str = "SELECT storage_engines FROM performance_schema.log_status";
 
 /// Is this the session that locked?
-pub const SAME_SESSION: &str = "SELECT CONNECTION_ID() AS id, @stillpoint_run AS run";
+pub const SAME_SESSION: &str = "SELECT CONNECTION_ID() AS id, @stillpoint AS mark";
 /// Has it released?
 pub const UNLOCKS: &str = "SHOW SESSION STATUS LIKE 'Com_unlock_tables'";
 /// Is a session there?
