@@ -1,14 +1,10 @@
-//! The provider `reflink` on real loop devices and file systems. Runs as root.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
-
-mod lab;
+//! The provider `reflink`.
 
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
-use lab::{Lab, request, run};
 use stillpoint::consistency::Level;
 use stillpoint::exit_code::ExitCode;
 use stillpoint::manifest::{Manifest, SCHEMA_VERSION};
@@ -17,8 +13,7 @@ use stillpoint::provider::reflink::{ReflinkConfig, ReflinkProvider};
 use stillpoint::provider::{Disk, Provider, ProviderError};
 use stillpoint::time::Deadline;
 
-const EXT4: &[&str] = &["mkfs.ext4", "-q"];
-const XFS: &[&str] = &["mkfs.xfs", "-q"];
+use crate::lab::{EXT4, Lab, XFS, request, run};
 
 fn soon() -> Deadline {
     Deadline::after(Duration::from_secs(30))
@@ -194,7 +189,7 @@ async fn without_room_for_changes_there_is_an_error_and_nothing_is_left() {
     let lab = Lab::new(&["mkfs.xfs", "-q", "-m", "reflink=1"], 320);
     let disks = [lab.disk("host/a.img", EXT4, 32, "a")];
     let room = nix::sys::statvfs::statvfs(&lab.path("host")).unwrap();
-    let free = (room.blocks_available() * room.fragment_size() >> 20) - 4;
+    let free = ((room.blocks_available() * room.fragment_size()) >> 20) - 4;
     let ballast = lab.path("host/ballast");
     run("fallocate", &["-l", &format!("{free}MiB"), ballast.to_str().unwrap()]);
     let error = snapshot(&provider(), &disks).await.unwrap_err();
