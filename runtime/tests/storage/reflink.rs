@@ -293,6 +293,19 @@ async fn an_image_that_was_swapped_or_deleted_is_refused() {
 }
 
 #[tokio::test]
+async fn another_file_at_the_place_of_a_hidden_image_is_not_taken_for_it() {
+    let lab = Lab::xfs();
+    lab.host("second", &["mkfs.xfs", "-q", "-m", "reflink=1"], 320);
+    let disks = [lab.disk("host/a.img", EXT4, 16, "a")];
+    fs::copy(&disks[0].id, lab.path("second/a.img")).unwrap();
+    let (second, host) = (lab.path("second"), lab.path("host"));
+    run("mount", &["--bind", second.to_str().unwrap(), host.to_str().unwrap()]);
+    let error = snapshot(&provider(), &disks).await.unwrap_err();
+    assert_eq!(error.exit_code, ExitCode::NoUsableDisk);
+    assert!(error.to_string().contains("another file is at the place of its image"), "{error}");
+}
+
+#[tokio::test]
 async fn clones_are_never_written_to_a_file_system_that_is_frozen_then() {
     let lab = Lab::xfs();
     let disks = [lab.disk("host/a.img", EXT4, 16, "a")];
