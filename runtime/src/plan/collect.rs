@@ -11,7 +11,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::mounts::{self, Mount, MountTable};
-use super::topology::{BackingFile, BlockNode, BtrfsDevices, Inventory};
+use super::topology::{BackingFile, BlockNode, BtrfsDevices, Elsewhere, Inventory};
 use super::{DevId, PlanError, kinds};
 use crate::sys::loopdev;
 
@@ -30,6 +30,7 @@ impl Inventory {
             on_files: mounted_on_files(&mounts),
             blocks: read_blocks(Path::new("/sys"))?,
             btrfs: read_btrfs(Path::new("/sys"))?,
+            elsewhere: read_elsewhere(Path::new("/proc"), &mounts),
             mounts,
         };
         inventory.ask_loop_devices();
@@ -144,6 +145,40 @@ fn mounted_on_files(mounts: &[Mount]) -> BTreeSet<u64> {
         .collect()
 }
 
+/// What is mounted in other mount namespaces only. Processes come and go while we read: what
+/// cannot be read any more is left out.
+pub(super) fn read_elsewhere(proc: &Path, ours: &[Mount]) -> Vec<Elsewhere> {
+    let namespace = |process: &str| fs::read_link(proc.join(process).join("ns/mnt")).ok();
+    let mut namespaces: BTreeSet<PathBuf> = namespace("self").into_iter().collect();
+    let mut known: BTreeSet<DevId> = ours.iter().map(|mount| mount.superblock).collect();
+    let mut elsewhere = Vec::new();
+    for name in entries(proc).unwrap_or_default() {
+        let Some(process) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        let Some(namespace) = namespace(&process.to_string()) else { continue };
+        if namespaces.contains(&namespace) {
+            continue;
+        }
+        let folder = proc.join(process.to_string());
+        let Ok(text) = fs::read(folder.join("mountinfo")) else { continue };
+        let Ok(mounts) = mounts::parse(&text) else { continue };
+        // Only now: a process that went away meanwhile has not shown us its mounts.
+        namespaces.insert(namespace);
+        let command = fs::read_to_string(folder.join("comm")).unwrap_or_default();
+        for mount in mounts {
+            if kinds::is_on_disk(&mount) && known.insert(mount.superblock) {
+                elsewhere.push(Elsewhere {
+                    process,
+                    command: command.trim_end().to_owned(),
+                    mount,
+                });
+            }
+        }
+    }
+    elsewhere
+}
+
 fn read_dev(file: &Path) -> Option<DevId> {
     mounts::dev_id(&fs::read(file).ok()?)
 }
@@ -242,6 +277,31 @@ mod tests {
     fn a_sys_that_cannot_be_read_is_named() {
         let error = read_blocks(Path::new("/nonexistent")).unwrap_err();
         assert!(error.to_string().contains("/nonexistent/dev/block"), "{error}");
+    }
+
+    #[test]
+    fn what_other_mount_namespaces_alone_have_mounted_is_found_once() {
+        let proc = tempfile::tempdir().unwrap();
+        let process = |name: &str, namespace: &str, mounts: &str| {
+            let folder = proc.path().join(name);
+            fs::create_dir_all(folder.join("ns")).unwrap();
+            symlink(format!("mnt:[{namespace}]"), folder.join("ns/mnt")).unwrap();
+            fs::write(folder.join("mountinfo"), mounts).unwrap();
+            fs::write(folder.join("comm"), "containerd-shim\n").unwrap();
+        };
+        let ours = "1 0 254:1 / / rw - ext4 /dev/vda1 rw\n";
+        let theirs = "7 0 254:1 / / rw - ext4 /dev/vda1 rw\n8 7 0:9 / /t rw - tmpfs t rw\n\
+                      9 7 254:16 / /data rw - xfs /dev/vdb rw\n";
+        process("self", "1", ours);
+        process("10", "1", "not read: it is in our namespace");
+        process("20", "2", theirs);
+        process("21", "2", "not read: the namespace is known");
+        process("30", "3", "garbled");
+        let found = read_elsewhere(proc.path(), &mounts::parse(ours.as_bytes()).unwrap());
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].process, 20);
+        assert_eq!(found[0].command, "containerd-shim");
+        assert_eq!(found[0].mount.mount_point, Path::new("/data"));
     }
 
     #[test]

@@ -28,6 +28,11 @@ fn disks(text: &mut String, plan: &Plan) -> std::fmt::Result {
         } else {
             writeln!(text, "  {}  {}", disk.node.display(), disk.id)?;
         }
+        let in_use = plan.file_systems.iter().map(|it| &it.disks);
+        let mut in_use = in_use.chain(plan.skipped.iter().map(|it| &it.disks));
+        if !in_use.any(|disks| disks.contains(&disk.id)) {
+            writeln!(text, "    no file system on it is mounted")?;
+        }
         for warning in &disk.warnings {
             writeln!(text, "    warning: {warning}")?;
         }

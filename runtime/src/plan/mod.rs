@@ -27,7 +27,7 @@ pub use explain::explain;
 pub use mounts::{Mount, MountInfoError, MountTable, parse as parse_mountinfo};
 pub use owner::{Owner, canonical, find_owner};
 pub use select::{Scope, plan};
-pub use topology::{BackingFile, BlockNode, BtrfsDevices, Inventory, Layer};
+pub use topology::{BackingFile, BlockNode, BtrfsDevices, Elsewhere, Inventory, Layer};
 pub use validate::still_valid;
 
 /// A device number as in `/proc/self/mountinfo` and `/sys/dev/block`: of a block device, or of a
@@ -116,7 +116,8 @@ pub enum SkipReason {
     /// lowers the level.
     DiskExcluded,
     /// On one of the snapshot's disks, but every mount of it is hidden under another one, behind a
-    /// file system that is never opened, or is a single file; lowers the level.
+    /// file system that is never opened, a single file, or in another mount namespace; lowers the
+    /// level.
     Unreachable,
     /// Of a type that cannot be frozen, but nothing can write to it.
     ReadOnly,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::kinds::{self, Kind};
 use super::mounts::{Mount, normal, order};
-use super::topology::{Inventory, Layer, Topology};
+use super::topology::{Elsewhere, Inventory, Layer, Topology};
 use super::{DevId, FileSystem, Plan, PlanError, SkipReason, Skipped};
 use crate::consistency::{Level, Reason, ReasonCode};
 use crate::provider::Disk;
@@ -269,6 +269,7 @@ impl Draft<'_> {
                 }
             }
         }
+        self.sort_out_what_is_mounted_elsewhere()?;
         if !self.scope.freeze {
             self.plan.reasons.push(Reason {
                 limits_to: Level::Crash,
@@ -278,6 +279,42 @@ impl Draft<'_> {
             });
         }
         Ok(())
+    }
+
+    /// A file system that only another mount namespace has mounted cannot be opened by its path
+    /// here. On a disk of the snapshot, it is captured without a freeze.
+    fn sort_out_what_is_mounted_elsewhere(&mut self) -> Result<(), PlanError> {
+        for Elsewhere { process, command, mount } in &self.topology.inventory.elsewhere {
+            let top = Layer::FileSystem(mount.superblock);
+            let layers = self.topology.closure(top)?;
+            let kind = kinds::kind(mount);
+            let written = kind != Kind::ReadOnlyByNature && !mount.has_super_option("ro");
+            if !written || self.selection.coverage(&self.topology, top) == Coverage::None {
+                continue;
+            }
+            let disks = self.selection.ids(&layers);
+            if self.is_accepted(&mount.mount_point) {
+                self.skip(mount, SkipReason::NotFreezable { accepted: true }, &disks);
+                continue;
+            }
+            self.skip(mount, SkipReason::Unreachable, &disks);
+            self.plan.reasons.push(Reason {
+                limits_to: Level::Crash,
+                code: ReasonCode::NotFreezable,
+                detail: format!(
+                    "{} ({}) cannot be opened: it is mounted in the mount namespace of process \
+                     {process} ({command}) only",
+                    mount.mount_point.display(),
+                    mount.fs_type
+                ),
+                disks,
+            });
+        }
+        Ok(())
+    }
+
+    fn is_accepted(&self, mount_point: &Path) -> bool {
+        self.scope.accept_unfrozen.iter().any(|path| normal(path) == mount_point)
     }
 
     /// Decides about the superblock of `mount`, which is its first.
@@ -386,9 +423,8 @@ impl Draft<'_> {
         if mount.has_super_option("ro") {
             return Verdict::Skip(SkipReason::ReadOnly);
         }
-        let accepted = self.topology.mounts_of(mount.superblock).any(|mount| {
-            self.scope.accept_unfrozen.iter().any(|path| normal(path) == mount.mount_point)
-        });
+        let mut mounts = self.topology.mounts_of(mount.superblock);
+        let accepted = mounts.any(|mount| self.is_accepted(&mount.mount_point));
         let skip = SkipReason::NotFreezable { accepted };
         if accepted {
             return Verdict::Skip(skip);

@@ -476,6 +476,28 @@ fn zfs_lowers_the_level_because_nobody_says_on_which_disks_it_lies() {
 }
 
 #[test]
+fn what_only_another_mount_namespace_has_mounted_lowers_the_level_of_its_disk() {
+    let mut machine = instance();
+    let mount = machine.0.mounts.remove(6);
+    machine.0.elsewhere.push(Elsewhere { process: 4711, command: "postgres".into(), mount });
+    let plan = machine.plan(&both()[1..]).unwrap();
+    assert!(plan.file_systems.is_empty());
+    assert_eq!(skipped(&plan)["/data"], SkipReason::Unreachable);
+    assert!(plan.reasons[0].detail.contains("process 4711 (postgres) only"));
+    assert_eq!(plan.reasons[0].disks, ["d-vdb"]);
+    still_valid(&plan, &machine.0).unwrap();
+    // On another disk it is none of our affair, and one that comes later is noticed.
+    let other = instance().plan(&both()[..1]).unwrap();
+    assert!(still_valid(&other, &machine.0).is_ok());
+    let mut later = instance();
+    let mut mount = machine.0.elsewhere[0].mount.clone();
+    mount.superblock = dev("254:2");
+    later = later.partition("254:2", "vda2", "254:0");
+    later.0.elsewhere.push(Elsewhere { process: 1, command: "x".into(), mount });
+    assert!(still_valid(&other, &later.0).unwrap_err().to_string().contains("/data (xfs)"));
+}
+
+#[test]
 fn a_plan_holds_until_mounts_or_disks_change() {
     let machine = instance();
     let scope = Scope { mounts: paths(&["/data"]), ..Scope::default() };

@@ -21,6 +21,20 @@ pub struct Inventory {
     pub nodes: BTreeMap<PathBuf, DevId>,
     /// Ids of mounts whose mount point is a file.
     pub on_files: BTreeSet<u64>,
+    /// File systems on disks that are mounted in other mount namespaces only (a container's, a
+    /// service's): one mount of each.
+    pub elsewhere: Vec<Elsewhere>,
+}
+
+/// A mount in another mount namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// A process that sees it.
+    pub process: u32,
+    /// The name of that process.
+    pub command: String,
+    /// The mount, as that process sees it.
+    pub mount: Mount,
 }
 
 /// One block device.
@@ -134,6 +148,13 @@ impl<'a> Topology<'a> {
         self.inventory.mounts.iter().filter(move |mount| mount.superblock == superblock)
     }
 
+    /// Any mount of a superblock, in other mount namespaces too.
+    fn any_mount_of(&self, superblock: DevId) -> Option<&'a Mount> {
+        let elsewhere = || self.inventory.elsewhere.iter().map(|it| &it.mount);
+        let there = || elsewhere().find(|mount| mount.superblock == superblock);
+        self.mounts_of(superblock).next().or_else(there)
+    }
+
     /// What `layer` lies on directly. Empty: it is at the bottom, or what is below is not known.
     pub(super) fn below(&self, layer: Layer) -> Vec<Layer> {
         match layer {
@@ -143,7 +164,7 @@ impl<'a> Topology<'a> {
     }
 
     fn below_file_system(&self, superblock: DevId) -> Vec<Layer> {
-        let Some(mount) = self.mounts_of(superblock).next() else { return Vec::new() };
+        let Some(mount) = self.any_mount_of(superblock) else { return Vec::new() };
         if mount.fs_type == "overlay" {
             return self.upper_layer(mount).into_iter().collect();
         }
@@ -189,7 +210,7 @@ impl<'a> Topology<'a> {
     /// The superblock that a loop device's file lies on. The file's own device number is believed
     /// before its path, which can lead elsewhere by now.
     pub(super) fn host(&self, backing: &BackingFile) -> Option<DevId> {
-        let by_number = backing.file_system.and_then(|number| self.mounts_of(number).next());
+        let by_number = backing.file_system.and_then(|number| self.any_mount_of(number));
         let by_path = || {
             let mount = self.table.resolve(&backing.path)?;
             // Files on these have a device number of their own, which mountinfo does not show.
@@ -230,7 +251,7 @@ impl<'a> Topology<'a> {
     /// A layer as people know it: a mount point or a device node.
     pub(super) fn name(&self, layer: Layer) -> String {
         match layer {
-            Layer::FileSystem(superblock) => match self.mounts_of(superblock).next() {
+            Layer::FileSystem(superblock) => match self.any_mount_of(superblock) {
                 Some(mount) => format!("file system {}", mount.mount_point.display()),
                 None => format!("file system {superblock}"),
             },

@@ -55,18 +55,19 @@ fn same_file_system(
 fn nothing_new(topology: &Topology<'_>, plan: &Plan) -> Result<(), PlanError> {
     let selection = Selection::of_plan(plan);
     let mut seen: BTreeSet<_> = plan.file_systems.iter().map(|it| it.superblock).collect();
-    for mount in &topology.inventory.mounts {
+    let elsewhere = topology.inventory.elsewhere.iter().map(|it| &it.mount);
+    for mount in topology.inventory.mounts.iter().chain(elsewhere) {
         if !kinds::is_on_disk(mount) || !seen.insert(mount.superblock) {
             continue;
         }
-        let was_skipped = plan.skipped.iter().any(|skipped| {
-            skipped.fs_type == mount.fs_type
-                && topology
-                    .mounts_of(mount.superblock)
-                    .any(|it| it.mount_point == skipped.mount_point)
-        });
         let top = Layer::FileSystem(mount.superblock);
-        topology.closure(top)?;
+        let disks = selection.ids(&topology.closure(top)?);
+        let was_skipped = plan.skipped.iter().any(|skipped| {
+            let mut mounts = topology.mounts_of(mount.superblock).chain([mount]);
+            skipped.fs_type == mount.fs_type
+                && skipped.disks == disks
+                && mounts.any(|it| it.mount_point == skipped.mount_point)
+        });
         if !was_skipped && selection.coverage(topology, top) != Coverage::None {
             return changed(format!(
                 "{} ({}) was mounted from a disk of the snapshot",

@@ -17,7 +17,7 @@ use super::error::{fail, io_error, plan_error};
 use super::image::{self, Image};
 use super::store::{self, MemberRecord, Record, Store};
 use super::worker::{Job, Worker};
-use super::{blocking, within};
+use super::{A_LOOK, blocking, within};
 use crate::exit_code::ExitCode;
 use crate::manifest::Manifest;
 use crate::plan::Inventory;
@@ -78,8 +78,8 @@ impl ReflinkGroup {
         let inventory = Inventory::collect().map_err(plan_error)?;
         let images = request.disks.iter().map(|disk| image::reopen(&inventory, disk));
         let images = images.collect::<Result<Vec<Image>, _>>()?;
-        let directories: Vec<PathBuf> =
-            images.iter().map(|image| store.directory_for(&image.path)).collect();
+        let directories = images.iter().map(|image| store.directory_for(&image.path, &inventory));
+        let directories = directories.collect::<Result<Vec<PathBuf>, _>>()?;
         for (image, directory) in images.iter().zip(&directories) {
             check_not_frozen(&inventory, request, image, directory)?;
             store::make_directory(directory)?;
@@ -196,12 +196,12 @@ impl PreparedGroup for ReflinkGroup {
     async fn record(&mut self, manifest: &Manifest) -> Result<(), ProviderError> {
         let (id, directories) = (self.id.clone(), self.directories.clone());
         let manifest = manifest.clone();
-        blocking(move || {
+        let write = blocking(move || {
             directories
                 .iter()
                 .try_for_each(|directory| store::write_manifest(&directory.join(&id), &manifest))
-        })
-        .await
+        });
+        within(Deadline::after(A_LOOK), "writing the manifest", write).await
     }
 
     async fn discard(&mut self) -> Result<(), ProviderError> {

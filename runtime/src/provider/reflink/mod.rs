@@ -13,6 +13,7 @@
 //! Until all clones are on the disk, the folder's name ends in `.incomplete`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -30,6 +31,9 @@ mod store;
 mod worker;
 
 use store::Store;
+
+/// For what only looks or writes a small file: longer, and the storage underneath is not well.
+const A_LOOK: Duration = Duration::from_secs(30);
 
 /// The name in `stillpoint.toml`.
 pub const NAME: &str = "reflink";
@@ -65,7 +69,8 @@ impl Provider for ReflinkProvider {
 
     async fn disks(&self) -> Result<Vec<Disk>, ProviderError> {
         let store = self.store.clone();
-        blocking(move || image::disks(&store)).await
+        let look = blocking(move || image::disks(&store));
+        within(Deadline::after(A_LOOK), "looking at the images", look).await
     }
 
     async fn prepare(
@@ -81,7 +86,8 @@ impl Provider for ReflinkProvider {
 
     async fn list(&self) -> Result<Vec<GroupSummary>, ProviderError> {
         let store = self.store.clone();
-        blocking(move || store.list()).await
+        let look = blocking(move || store.list());
+        within(Deadline::after(A_LOOK), "looking for groups", look).await
     }
 
     async fn delete(&self, group: &str) -> Result<(), ProviderError> {

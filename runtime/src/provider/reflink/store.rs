@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use super::error::{fail, io_error, plan_error};
 use crate::exit_code::ExitCode;
 use crate::manifest::Manifest;
-use crate::plan::Inventory;
+use crate::plan::{self, Inventory};
 use crate::provider::{GroupSummary, Member, ProviderError};
 use crate::sys::loopdev::Geometry;
 
@@ -121,10 +121,20 @@ impl Store {
         Self { configured }
     }
 
-    /// The directory for the clones of `image`.
-    pub(super) fn directory_for(&self, image: &Path) -> PathBuf {
-        let beside = || image.parent().unwrap_or(Path::new("/")).join(FOLDER);
-        self.configured.clone().unwrap_or_else(beside)
+    /// The directory for the clones of `image`, without symbolic links.
+    pub(super) fn directory_for(
+        &self,
+        image: &Path,
+        inventory: &Inventory,
+    ) -> Result<PathBuf, ProviderError> {
+        match &self.configured {
+            Some(directory) => plan::canonical(inventory, directory).map_err(|error| {
+                fail(ExitCode::Parameters, "the setting `directory` is not a usable path")
+                    .because(error)
+                    .hint("give an absolute path on the file system of the images")
+            }),
+            None => Ok(image.parent().unwrap_or(Path::new("/")).join(FOLDER)),
+        }
     }
 
     /// True if `path` is a clone or a copy of ours, not an image of the instance.
@@ -133,16 +143,17 @@ impl Store {
     }
 
     /// The directories where groups can be, as far as it is known.
-    fn directories(&self, inventory: &Inventory) -> BTreeSet<PathBuf> {
-        if let Some(directory) = &self.configured {
-            return BTreeSet::from([directory.clone()]);
+    fn directories(&self, inventory: &Inventory) -> Result<BTreeSet<PathBuf>, ProviderError> {
+        if self.configured.is_some() {
+            return Ok(BTreeSet::from([self.directory_for(Path::new("/"), inventory)?]));
         }
         let images = inventory.blocks.values().filter_map(|node| node.backing.as_ref());
         let directories = images.map(|backing| match group_folder_of(&backing.path) {
-            Some(folder) => folder.parent().unwrap_or(Path::new("/")).to_owned(),
-            None => self.directory_for(&backing.path),
+            Some(folder) => Ok(folder.parent().unwrap_or(Path::new("/")).to_owned()),
+            None => self.directory_for(&backing.path, inventory),
         });
-        directories.filter(|directory| inventory.is_local(directory)).collect()
+        let directories = directories.collect::<Result<BTreeSet<_>, _>>()?;
+        Ok(directories.into_iter().filter(|directory| inventory.is_local(directory)).collect())
     }
 
     /// All groups.
@@ -171,7 +182,7 @@ impl Store {
     fn groups(&self) -> Result<BTreeMap<String, StoredGroup>, ProviderError> {
         let inventory = Inventory::collect().map_err(plan_error)?;
         let mut folders: BTreeMap<String, BTreeSet<PathBuf>> = BTreeMap::new();
-        for directory in self.directories(&inventory) {
+        for directory in self.directories(&inventory)? {
             for (id, folder) in group_folders(&directory)? {
                 folders.entry(id).or_default().insert(folder);
             }

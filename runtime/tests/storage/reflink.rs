@@ -1,14 +1,10 @@
-//! The provider `reflink` on real loop devices and file systems. Runs as root.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
-
-mod lab;
+//! The provider `reflink`.
 
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
-use lab::{Lab, request, run};
 use stillpoint::consistency::Level;
 use stillpoint::exit_code::ExitCode;
 use stillpoint::manifest::{Manifest, SCHEMA_VERSION};
@@ -17,8 +13,7 @@ use stillpoint::provider::reflink::{ReflinkConfig, ReflinkProvider};
 use stillpoint::provider::{Disk, Provider, ProviderError};
 use stillpoint::time::Deadline;
 
-const EXT4: &[&str] = &["mkfs.ext4", "-q"];
-const XFS: &[&str] = &["mkfs.xfs", "-q"];
+use crate::lab::{EXT4, Lab, XFS, request, run};
 
 fn soon() -> Deadline {
     Deadline::after(Duration::from_secs(30))
@@ -194,7 +189,7 @@ async fn without_room_for_changes_there_is_an_error_and_nothing_is_left() {
     let lab = Lab::new(&["mkfs.xfs", "-q", "-m", "reflink=1"], 320);
     let disks = [lab.disk("host/a.img", EXT4, 32, "a")];
     let room = nix::sys::statvfs::statvfs(&lab.path("host")).unwrap();
-    let free = (room.blocks_available() * room.fragment_size() >> 20) - 4;
+    let free = ((room.blocks_available() * room.fragment_size()) >> 20) - 4;
     let ballast = lab.path("host/ballast");
     run("fallocate", &["-l", &format!("{free}MiB"), ballast.to_str().unwrap()]);
     let error = snapshot(&provider(), &disks).await.unwrap_err();
@@ -295,6 +290,19 @@ async fn an_image_that_was_swapped_or_deleted_is_refused() {
     let error = snapshot(&provider(), &disks).await.unwrap_err();
     assert!(error.to_string().contains("was deleted"), "{error}");
     assert_eq!(lab.groups_left("host/.stillpoint"), [""; 0]);
+}
+
+#[tokio::test]
+async fn another_file_at_the_place_of_a_hidden_image_is_not_taken_for_it() {
+    let lab = Lab::xfs();
+    lab.host("second", &["mkfs.xfs", "-q", "-m", "reflink=1"], 320);
+    let disks = [lab.disk("host/a.img", EXT4, 16, "a")];
+    fs::copy(&disks[0].id, lab.path("second/a.img")).unwrap();
+    let (second, host) = (lab.path("second"), lab.path("host"));
+    run("mount", &["--bind", second.to_str().unwrap(), host.to_str().unwrap()]);
+    let error = snapshot(&provider(), &disks).await.unwrap_err();
+    assert_eq!(error.exit_code, ExitCode::NoUsableDisk);
+    assert!(error.to_string().contains("another file is at the place of its image"), "{error}");
 }
 
 #[tokio::test]

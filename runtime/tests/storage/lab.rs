@@ -35,6 +35,9 @@ done
 rm -rf --one-file-system "$1"
 "#;
 
+pub const EXT4: &[&str] = &["mkfs.ext4", "-q"];
+pub const XFS: &[&str] = &["mkfs.xfs", "-q"];
+
 pub struct Lab {
     base: PathBuf,
     watchdog: Child,
@@ -80,7 +83,14 @@ impl Lab {
         self.listed(&image, &node)
     }
 
-    fn listed(&self, image: &Path, node: &str) -> Disk {
+    /// The disk that a host file system lies on.
+    pub fn host_disk(&self, name: &str) -> Disk {
+        let image = self.base.join(format!("{name}.img"));
+        let node = run("findmnt", &["-n", "-o", "SOURCE", self.base.join(name).to_str().unwrap()]);
+        self.listed(&image, &node)
+    }
+
+    pub fn listed(&self, image: &Path, node: &str) -> Disk {
         let inventory = Inventory::collect().unwrap();
         let node = Path::new(node);
         let block = inventory
