@@ -17,7 +17,7 @@ const GRANT: &str = r#"
 connection = "main"
 statements = [
     "SELECT 1", "SELECT CONNECTION_ID()", "SELECT SLEEP(30)", "SELECT  'a  b'",
-    "SELECT seq FROM mysql.seq_1_to_1000", "SELECT REPEAT('x', 1000) FROM seq_1_to_1000",
+    "SELECT seq FROM mysql.seq_1_to_1000", "SELECT REPEAT('x', 1000) FROM mysql.seq_1_to_1000",
     "SELECT 1, -1, 1.5, 2.5e0, 'text', x'00ff', DATE'2026-11-20', NULL, CAST(7 AS UNSIGNED)",
     { text = "SET SESSION lock_wait_timeout = ?", params = ["uint"] },
     { text = "SET SESSION wait_timeout = ?", params = ["uint"] },
