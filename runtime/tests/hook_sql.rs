@@ -1,5 +1,6 @@
 //! Hooks on a real MariaDB: what is granted and what is not, time-outs, locks that end with their
 //! instance, limits, servers that refuse, are down, or stand still.
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod common;
 #[path = "common/mariadb.rs"]

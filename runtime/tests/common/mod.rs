@@ -1,5 +1,5 @@
 //! Installations in temporary directories, and the puppet: a hook that does what its settings say.
-#![allow(dead_code, reason = "each test binary uses a part")]
+#![expect(dead_code, reason = "each test binary uses a part")]
 
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
