@@ -1,4 +1,5 @@
 //! One hook in one run: its phases, its time-outs, its traps, its words. No database.
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod common;
 

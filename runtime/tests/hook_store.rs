@@ -1,4 +1,5 @@
 //! Installing, listing and removing components, and what is refused with which words.
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod common;
 
@@ -36,7 +37,7 @@ async fn an_installed_hook_is_listed_inspected_and_removed() {
     let by_name = store.inspect("puppet").await.unwrap();
     let by_digest = store.inspect(&digest.to_string()).await.unwrap();
     assert_eq!(by_name.digest, by_digest.digest);
-    assert!(grant_template(&by_name.description, &digest).contains(&digest.to_string()));
+    assert!(grant_template(&by_name.description, &digest, &[]).contains(&digest.to_string()));
 
     store.remove("puppet").unwrap();
     assert!(store.list().unwrap().is_empty());

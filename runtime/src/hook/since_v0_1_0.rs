@@ -116,7 +116,7 @@ impl Instance {
         outcome: Outcome,
     ) -> Called<Vec<MetadataEntry>> {
         let released = self.guest().call_post_thaw(store, outcome.into()).await?;
-        Ok(released.map(|entries| all(entries)).map_err(Failed::from))
+        Ok(released.map(all).map_err(Failed::from))
     }
 
     pub(super) async fn finish(&self, store: &mut Store<HostState>) -> Called<()> {

@@ -36,12 +36,15 @@ fn skip_escape(rest: &mut std::str::Chars<'_>) {
         Some('[') => {
             rest.by_ref().find(|c| ('\u{40}'..='\u{7e}').contains(c));
         }
-        Some(']' | 'P' | 'X' | '^' | '_') => {
-            if rest.by_ref().find(|c| matches!(c, '\u{7}' | '\u{1b}')) == Some('\u{1b}') {
-                rest.next();
-            }
-        }
+        Some(']' | 'P' | 'X' | '^' | '_') => skip_string(rest),
         _ => {}
+    }
+}
+
+/// Ends with BEL, or with ESC and one more character.
+fn skip_string(rest: &mut std::str::Chars<'_>) {
+    if rest.by_ref().find(|c| matches!(c, '\u{7}' | '\u{1b}')) == Some('\u{1b}') {
+        rest.next();
     }
 }
 

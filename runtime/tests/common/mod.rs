@@ -1,6 +1,7 @@
 //! Installations in temporary directories, and the puppet: a hook that does what its settings say.
-#![allow(dead_code, reason = "each test binary uses a part")]
+#![expect(dead_code, reason = "each test binary uses a part")]
 
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -12,6 +13,7 @@ use stillpoint::hook::{CancelToken, Digest, Hook, HookLoadError, HookStore, Quie
 use stillpoint::manifest::{MetadataEntry, MetadataValue};
 use stillpoint::paths::Paths;
 use stillpoint::time::Deadline;
+use tokio::sync::OnceCell;
 
 /// The puppet as a component. Built once for each test binary.
 pub fn puppet() -> &'static [u8] {
@@ -74,10 +76,27 @@ impl Installation {
         Self { root, paths, store }
     }
 
+    /// An installation with the puppet. Compiled once for each test binary, then copied.
     pub async fn with_puppet() -> (Self, Digest) {
+        static FIRST: OnceCell<(Installation, Digest)> = OnceCell::const_new();
+        let install = || async {
+            let installation = Self::new();
+            let digest = installation.install(puppet()).await;
+            (installation, digest)
+        };
+        let (first, digest) = FIRST.get_or_init(install).await;
         let installation = Self::new();
-        let digest = installation.install(puppet()).await;
-        (installation, digest)
+        for (from, to) in [
+            (first.paths.hooks(), installation.paths.hooks()),
+            (first.paths.images(), installation.paths.images()),
+        ] {
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&to).unwrap();
+            for entry in std::fs::read_dir(from).unwrap() {
+                let file = entry.unwrap();
+                std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
+            }
+        }
+        (installation, *digest)
     }
 
     pub fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
@@ -95,7 +114,8 @@ impl Installation {
     pub fn grant(&self, name: &str, digest: &Digest, script: &[(&str, &[&str])], more: &str) {
         let mut text = format!("module = \"{digest}\"\n[settings]\n");
         for (phase, commands) in script {
-            text.push_str(&format!("{phase} = {commands:?}\n"));
+            // JSON's strings are TOML's.
+            text.push_str(&format!("{phase} = {}\n", serde_json::to_string(commands).unwrap()));
         }
         text.push_str(more);
         std::fs::write(self.paths.grants().join(format!("{name}.toml")), text).unwrap();
