@@ -1,6 +1,8 @@
 //! What users do wrong, and what goes wrong around them: each ends with an error that names the
 //! thing and the next step, and with every file system and every client running.
 
+#![expect(clippy::print_stdout, reason = "the errors are for whoever reads the tests")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
