@@ -1,8 +1,6 @@
 //! A hook that fails in every way in every phase, with a real lock on a real server: afterwards
 //! clients commit, file systems run, and what is said of the snapshot is true.
 
-#![expect(clippy::print_stdout, reason = "the errors are for whoever reads the tests")]
-
 use std::path::Path;
 use std::time::{Duration, Instant};
 
