@@ -207,6 +207,22 @@ impl Stillpoint {
         self.run_json(["snapshot", "--name", name].iter().chain(more))
     }
 
+    /// The manifest that is kept with the one snapshot of this name.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn listed_manifest(&self, name: &str) -> Result<Manifest> {
+        let run = self.run_json(["list"])?;
+        let list = run.succeeded()?.json()?;
+        list.as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|group| group.get("manifest"))
+            .find(|manifest| manifest.get("name").and_then(Value::as_str) == Some(name))
+            .map(|manifest| Manifest(manifest.clone()))
+            .with_context(|| format!("no snapshot {name} with a manifest: {}", run.description()))
+    }
+
     /// Attaches copies of a group; devices by the image that each is a copy of.
     ///
     /// # Errors

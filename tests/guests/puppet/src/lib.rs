@@ -87,7 +87,10 @@ impl Guest for Puppet {
     fn prepare(settings: String) -> Result<Plan, HookError> {
         remember(&settings)?;
         play("prepare")?;
-        Ok(Plan { paths: vec!["/".into()], summary: results().join("; ") })
+        // `paths` is no phase, but what must be in the snapshot.
+        let paths = STATE.with_borrow(|state| state.script.get("paths").cloned());
+        let paths = paths.unwrap_or_else(|| vec!["/".into()]);
+        Ok(Plan { paths, summary: results().join("; ") })
     }
 
     fn pre_freeze() -> Result<Frozen, HookError> {
