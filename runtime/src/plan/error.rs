@@ -136,7 +136,7 @@ impl PlanError {
                  shows all of them"
             }
             PlanError::NotAMountPoint { .. } => {
-                "name the mount point itself, as `findmnt` shows it (no symbolic links)"
+                "name the mount point itself, as `findmnt` shows it"
             }
             PlanError::OnNoDisk { .. } => {
                 "select another mount, or a provider that serves this disk"
