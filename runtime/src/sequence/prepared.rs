@@ -132,9 +132,9 @@ impl Planned {
             frozen_mounts: self.plan.file_systems.iter().map(|fs| fs.mount_point.clone()).collect(),
             frozen_superblocks: self.plan.file_systems.iter().map(|fs| fs.superblock).collect(),
         };
-        let group = run.request.provider.prepare(request, deadline).await?;
+        // Last: what the provider prepares is undone by the next phase, not by this one.
         run.check_cancelled()?;
-        Ok(group)
+        Ok(run.request.provider.prepare(request, deadline).await?)
     }
 }
 
@@ -220,6 +220,9 @@ impl Rehearsed {
     /// # Errors
     /// If a hook fails and its `on-failure` says `abort`. Every hook that was asked is released.
     pub async fn quiesce(mut self) -> Result<Quiesced, Failure> {
+        if let Err(cause) = self.run.check_cancelled() {
+            return Err(self.abort(Step::Quiesce, cause).await);
+        }
         let run = &mut self.run;
         let held_since_ns = crate::time::monotonic_ns();
         let running = run.recorder.begin(Step::Quiesce, None);
@@ -271,7 +274,7 @@ pub(crate) async fn plan_disks(request: &Request) -> Result<Plan, Cause> {
         *path = plan::canonical(&inventory, path)?;
     }
     scope.protected.push((
-        request.run_dir.clone(),
+        plan::canonical(&inventory, &request.run_dir)?,
         "the journal is written there while file systems are frozen; let /run be a tmpfs".into(),
     ));
     Ok(plan::plan(&inventory, &disks, &scope)?)
