@@ -175,7 +175,7 @@ pub async fn examine(
 ) -> Result<Verdict> {
     let mut violations = Vec::new();
     for restored in [&copy.data, &copy.binlog] {
-        let replay = journal::replay_needed(&restored.device, restored.fs_type)?;
+        let replay = journal::replay_needed(lab, &restored.device, restored.fs_type)?;
         violations.extend(replay.map(Violation::JournalReplay));
     }
     let place = Place {
