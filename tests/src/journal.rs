@@ -1,21 +1,26 @@
-//! Whether a file system's journal would be replayed at its next mount: the sign that it was not
-//! frozen when it was copied. Read from the device, before anything mounts it.
+//! Whether a file system's journal holds what is not at its place on the disk yet: the sign that it
+//! was not frozen when it was copied. Asked of the copy before anything else mounts it.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::hash::{DefaultHasher, Hasher};
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
 use crate::command::run;
-use crate::lab::FsType;
+use crate::lab::{FsType, Lab};
 
-/// What would be replayed, in words; `None` if nothing of any file would be.
+/// What its journal would bring back, in words; `None` if nothing.
 ///
 /// # Errors
 /// If the device cannot be read.
-pub fn replay_needed(device: &Path, fs_type: FsType) -> Result<Option<String>> {
+pub fn replay_needed(lab: &Lab, device: &Path, fs_type: FsType) -> Result<Option<String>> {
     match fs_type {
         FsType::Ext4 => ext4(&run("dumpe2fs", [Path::new("-h"), device])?),
-        FsType::Xfs => Ok(xfs(&run("xfs_logprint", [Path::new("-t"), device])?)),
+        FsType::Xfs => xfs(lab, device),
         FsType::Btrfs => btrfs(&run(
             "btrfs",
             ["inspect-internal", "dump-super"].map(Path::new).into_iter().chain([device]),
@@ -32,21 +37,78 @@ fn ext4(superblock: &str) -> Result<Option<String>> {
     Ok(features.contains("needs_recovery").then(|| "ext4: needs_recovery is set".to_owned()))
 }
 
-/// The kernel leaves the log of a frozen XFS dirty on purpose, by logging the superblock and nothing
-/// else (`xfs_fs_freeze`: so that orphaned inodes are looked for after a crash). What counts is
-/// whether anything else is in it.
-fn xfs(log: &str) -> Option<String> {
-    let is_item = |line: &&str| line.contains(": cnt:");
-    let is_buffer = |line: &&str| line.contains("start blkno:");
-    let other_item =
-        log.lines().map(str::trim).filter(is_item).find(|line| !line.starts_with("BUF:"));
-    let other_buffer = log.lines().map(str::trim).filter(is_buffer).find(|line| {
-        let mut words = line.split_whitespace();
-        !(words.any(|word| word == "blkno:0x0") && words.any(|word| word == "len:1"))
-    });
-    other_item
-        .or(other_buffer)
-        .map(|line| format!("XFS: the log holds more than the superblock: {line}"))
+/// The kernel leaves the log of a frozen XFS dirty on purpose, with the superblock in it
+/// (`xfs_fs_freeze`: so that orphaned inodes are looked for after a crash), and sometimes with what
+/// it has written to its place already, too. So the log is always replayed; what counts is whether
+/// that brings anything back: whether anybody can tell the file system from the same one mounted
+/// without its log.
+fn xfs(lab: &Lab, device: &Path) -> Result<Option<String>> {
+    let without = contents(lab, device, "ro,norecovery,nouuid")?;
+    let with = contents(lab, device, "nouuid")?;
+    if without == with {
+        return Ok(None);
+    }
+    let changed = with.iter().find(|(path, entry)| without.get(*path) != Some(entry));
+    let lost = without.keys().find(|path| !with.contains_key(*path));
+    let path = changed.map(|(path, _)| path).or(lost);
+    Ok(path.map(|path| format!("XFS: the log's replay changes {}", path.display())))
+}
+
+/// What anybody can see of one file.
+#[derive(Debug, PartialEq, Eq)]
+struct Entry {
+    mode: u32,
+    links: u64,
+    size: u64,
+    modified: (i64, i64),
+    content: u64,
+}
+
+fn contents(lab: &Lab, device: &Path, options: &str) -> Result<BTreeMap<PathBuf, Entry>> {
+    let mount = lab.scratch("journal")?;
+    run(
+        "mount",
+        [Path::new("-t"), Path::new("xfs"), Path::new("-o"), Path::new(options), device, &mount],
+    )?;
+    let entries = walk(&mount);
+    run("umount", [&mount])?;
+    entries
+}
+
+fn walk(top: &Path) -> Result<BTreeMap<PathBuf, Entry>> {
+    let mut entries = BTreeMap::new();
+    let mut paths = vec![top.to_owned()];
+    while let Some(path) = paths.pop() {
+        let metadata = std::fs::symlink_metadata(&path)?;
+        if metadata.is_dir() {
+            for entry in std::fs::read_dir(&path)? {
+                paths.push(entry?.path());
+            }
+        }
+        let content = if metadata.is_file() { hash_of(&path)? } else { 0 };
+        let entry = Entry {
+            mode: metadata.mode(),
+            links: metadata.nlink(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            content,
+        };
+        entries.insert(path, entry);
+    }
+    Ok(entries)
+}
+
+fn hash_of(path: &Path) -> Result<u64> {
+    let mut hasher = DefaultHasher::new();
+    let mut file = File::open(path)?;
+    let mut chunk = vec![0_u8; 1 << 16];
+    loop {
+        let read = file.read(&mut chunk)?;
+        match chunk.get(..read) {
+            Some([]) | None => return Ok(hasher.finish()),
+            Some(bytes) => hasher.write(bytes),
+        }
+    }
 }
 
 /// The log tree is what fsync wrote since the last commit; a freeze commits.
@@ -60,25 +122,7 @@ fn btrfs(superblock: &str) -> Result<Option<String>> {
 
 #[cfg(test)]
 mod tests {
-    use super::{btrfs, ext4, xfs};
-
-    const SUPERBLOCK_ONLY: &str = "\
-    log tail: 848 head: 852 state: <DIRTY>
-TRANS: tid:0x3dca1406  #items:2  trans:0x3dca1406  q:0x555eb253b990
-BUF: cnt:2 total:2 a:0x555eb2529ba0 len:24 a:0x555eb253ba10 len:384
-\tBUF:  #regs:2   start blkno:0x0   len:1   bmap size:1   flags:0x9000
-\tSUPER Block Buffer:
-";
-
-    #[test]
-    fn a_frozen_xfs_has_its_superblock_in_the_log_and_nothing_else() {
-        assert_eq!(xfs(SUPERBLOCK_ONLY), None);
-        assert_eq!(xfs("    log tail: 2 head: 2 state: <CLEAN>\n"), None);
-        let inode = format!("{SUPERBLOCK_ONLY}INO: cnt:2 total:2 a:0x1 len:56 a:0x2 len:176\n");
-        assert!(xfs(&inode).is_some());
-        let other = SUPERBLOCK_ONLY.replace("blkno:0x0", "blkno:0x18");
-        assert!(xfs(&other).is_some());
-    }
+    use super::{btrfs, ext4};
 
     #[test]
     fn an_ext4_that_was_not_frozen_wants_its_journal() {

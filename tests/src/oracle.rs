@@ -175,7 +175,7 @@ pub async fn examine(
 ) -> Result<Verdict> {
     let mut violations = Vec::new();
     for restored in [&copy.data, &copy.binlog] {
-        let replay = journal::replay_needed(&restored.device, restored.fs_type)?;
+        let replay = journal::replay_needed(lab, &restored.device, restored.fs_type)?;
         violations.extend(replay.map(Violation::JournalReplay));
     }
     let place = Place {
@@ -206,15 +206,28 @@ async fn examine_mounted(
     }
     let in_binlog = inserts_in_binlog(&place.binlog_files()?, DATABASE)?;
 
-    let (server, start_log) = MariaDb::start_on_copy(lab, place.clone(), "copy")?;
+    let (server, start_log) = match MariaDb::start_on_copy(lab, place.clone(), "copy") {
+        Ok(started) => started,
+        Err(error) => {
+            violations.push(Violation::Server(format!("{error:#}")));
+            return Ok(Verdict {
+                violations,
+                rows: 0,
+                had_to_be_there: 0,
+                could_not_be_there: 0,
+                binlog_end,
+                start_log: StartLog::default(),
+            });
+        }
+    };
+    judge_start(&start_log, &mut violations);
     let mut connection = server.connect().await?;
-    let found = rows_of_writers(&mut connection, history.commits.len()).await?;
+    let found = rows_of_writers(&mut connection, history.commits.len(), &mut violations).await?;
     check_tables(&mut connection, &mut violations).await?;
     check_prepared(&mut connection, &mut violations).await?;
     connection.disconnect().await?;
     server.kill()?;
 
-    judge_start(&start_log, &mut violations);
     let rows = found.iter().map(|found| found.rows).sum();
     if in_binlog != rows {
         violations.push(Violation::BinlogAndData { in_binlog, in_tables: rows });
@@ -242,21 +255,31 @@ struct Found {
     next: u64,
 }
 
-async fn rows_of_writers(connection: &mut Conn, writers: usize) -> Result<Vec<Found>> {
-    let union: Vec<String> = TABLES
-        .iter()
-        .map(|(table, _)| format!("SELECT writer, seq FROM {DATABASE}.{table}"))
-        .collect();
-    let rows: Vec<(usize, u64, u64)> = connection
-        .query(format!(
-            "SELECT writer, COUNT(*), MAX(seq) + 1 FROM ({}) AS all_rows GROUP BY writer",
-            union.join(" UNION ALL ")
-        ))
-        .await
-        .context("cannot count the copy's rows")?;
+/// A table that cannot be read has no rows, and is a violation by itself.
+async fn rows_of_writers(
+    connection: &mut Conn,
+    writers: usize,
+    violations: &mut Vec<Violation>,
+) -> Result<Vec<Found>> {
     let mut found = vec![Found::default(); writers];
-    for (writer, rows, next) in rows {
-        *found.get_mut(writer).context("a row of nobody")? = Found { rows, next };
+    for (table, _) in TABLES {
+        let rows: Vec<(usize, u64, u64)> = match connection
+            .query(format!(
+                "SELECT writer, COUNT(*), MAX(seq) + 1 FROM {DATABASE}.{table} GROUP BY writer"
+            ))
+            .await
+        {
+            Ok(rows) => rows,
+            Err(error) => {
+                violations.push(Violation::Table(format!("{DATABASE}.{table}: {error}")));
+                continue;
+            }
+        };
+        for (writer, rows, next) in rows {
+            let found = found.get_mut(writer).context("a row of nobody")?;
+            found.rows += rows;
+            found.next = found.next.max(next);
+        }
     }
     Ok(found)
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts};
 use nix::time::{ClockId, clock_gettime};
@@ -166,17 +166,20 @@ impl Writers {
     /// Waits until `count` more commits have been acknowledged.
     ///
     /// # Errors
-    /// If that takes longer than `limit`.
+    /// If that takes longer than `limit`, or a client has failed: [`Writers::stop`] says why.
     pub async fn wait_for(&self, count: u64, limit: Duration) -> Result<()> {
         let target = self.acknowledged() + count;
         let reached = async {
             while self.acknowledged() < target {
+                let failed = self.tasks.iter().any(JoinHandle::is_finished);
+                ensure!(!failed, "a client has failed");
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
+            Ok(())
         };
         tokio::time::timeout(limit, reached).await.with_context(|| {
             format!("only {} of {target} commits after {limit:?}", self.acknowledged())
-        })
+        })?
     }
 
     /// Lets every client end its commit, and returns what all of them know.

@@ -39,12 +39,12 @@ enum Expected {
 async fn a_hook_that_fails_anyhow_anywhere_leaves_nothing_locked_and_nothing_untrue() -> Result<()>
 {
     let rig = Rig::without_hook(Duration::from_secs(900))?;
-    rig.fresh_tables().await?;
     let grant = install_puppet(&rig)?;
     for (phase, expected) in PHASES {
         for fault in FAULTS {
             let context = || format!("{fault} in {phase}");
             script(&rig, &grant, phase, fault)?;
+            rig.fresh_tables().await?;
             let writers = Writers::start(rig.server.options(), 2).await?;
             writers.wait_for(10, PATIENCE).await?;
             let (began, began_ns) = (Instant::now(), now_ns());
