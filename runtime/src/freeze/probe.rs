@@ -175,6 +175,9 @@ fn open_to_ask(path: &Path, device: u64) -> Option<File> {
 /// Has a child remove a name that is not there. If it does not come back in time, the file system is
 /// frozen; the child is then left to the thaw, for nothing else can end it.
 fn ask_by_touching(directory: OwnedFd) -> io::Result<ProbeState> {
+    if !spawn::has_entered() {
+        return Err(io::Error::other("this program's main does not call guard::enter()"));
+    }
     let mut child =
         spawn::command(crate::guard::TOUCH_NAME).stdin(Stdio::from(directory)).spawn()?;
     let began = Instant::now();

@@ -112,6 +112,10 @@ pub enum GuardError {
         /// What it said.
         detail: String,
     },
+    /// The program's `main` has not called [`crate::guard::enter`]: started again as a guard, it
+    /// would do its own work a second time.
+    #[error("this program cannot be its own guard: its main does not call guard::enter()")]
+    EnterNotCalled,
     /// Guard or sentinel could not be started.
     #[error("the {process} could not be started")]
     Start {
@@ -189,6 +193,9 @@ impl GuardError {
                 "look for much dirty data (`grep Dirty /proc/meminfo`) or slow storage (`dmesg`), \
                  or allow more time"
                     .to_owned()
+            }
+            Self::EnterNotCalled => {
+                "call stillpoint::guard::enter() first thing in main".to_owned()
             }
             Self::MountChanged { .. } => "run it again: it plans anew".to_owned(),
             Self::JournalOnPlannedFileSystem { run_dir, .. } => {

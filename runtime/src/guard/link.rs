@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::board::{Abort, Board};
 use super::error::Peer;
+use super::mounts::ReadOnly;
 use super::protocol::{
     Arm, Failure, FailureKind, GUARD_NAME, Reply, Request, SENTINEL_NAME, receive_from, send_arm,
     send_to,
@@ -52,6 +53,7 @@ pub(super) struct Link {
     sentinel: Process,
     board: Arc<Board>,
     mounts: Vec<OwnedFd>,
+    was_read_only: ReadOnly,
     plan: Arm,
     /// The guard does not answer any more, or is gone.
     lost: bool,
@@ -101,6 +103,7 @@ impl Link {
     ) -> Result<Self, GuardError> {
         prepare_directory(&options.run_dir)?;
         let mounts = open_all(file_systems.to_vec(), options.run_dir.clone()).await?;
+        let was_read_only = ReadOnly::now(file_systems).map_err(|e| start_error(Peer::Guard, e))?;
         let board = Arc::new(
             Board::create(mounts.len()).map_err(|source| start_error(Peer::Guard, source))?,
         );
@@ -132,6 +135,7 @@ impl Link {
             socket: async_socket(guard.socket).map_err(|e| start_error(Peer::Guard, e))?,
             board,
             mounts,
+            was_read_only,
             plan,
             lost: false,
             warnings,
@@ -169,7 +173,9 @@ impl Link {
             }
             _ => {
                 self.thaw_without_guard().await?;
-                Ok(Vec::new())
+                let all = (0..self.mounts.len()).collect();
+                let now = ReadOnly::now(&self.plan.file_systems);
+                Ok(now.map_or(all, |now| now.turned_since(&self.was_read_only)))
             }
         }
     }

@@ -96,6 +96,9 @@ pub async fn arm(
     file_systems: &[FileSystem],
     options: GuardOptions,
 ) -> Result<ArmedGuard, GuardError> {
+    if !spawn::has_entered() {
+        return Err(GuardError::EnterNotCalled);
+    }
     let window = options.window.min(LONGEST_WINDOW).min(half_of_hung_task_panic());
     Ok(ArmedGuard { link: Link::arm(file_systems, options, window).await? })
 }
@@ -250,4 +253,23 @@ pub enum Break {
     GuardLost,
     /// The sentinel is gone; the guard has thawed.
     SentinelLost,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_program_whose_main_does_not_enter_is_not_started_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = GuardOptions {
+            run_id: "r".into(),
+            run_dir: dir.path().join("run"),
+            window: Duration::from_secs(1),
+            expedite_rcu: false,
+            keep_warm: false,
+        };
+        assert!(matches!(arm(&[], options).await, Err(GuardError::EnterNotCalled)));
+        assert!(!dir.path().join("run").exists());
+    }
 }

@@ -93,9 +93,26 @@ fn unescape(field: &str) -> PathBuf {
     PathBuf::from(OsString::from_vec(bytes))
 }
 
-/// Whether the super options of a superblock say `ro`; `None` if it is not mounted here.
-pub(crate) fn is_read_only(mounts: &[Mount], superblock: DevId) -> Option<bool> {
-    mounts.iter().find(|mount| mount.superblock == superblock).map(|mount| mount.read_only)
+/// Which of the planned superblocks are read-only now; `None` for one that is not mounted here.
+#[derive(Debug)]
+pub(crate) struct ReadOnly(Vec<Option<bool>>);
+
+impl ReadOnly {
+    pub(crate) fn now(planned: &[FileSystem]) -> io::Result<Self> {
+        let table = mounts()?;
+        let of = |fs: &FileSystem| {
+            let mount = table.iter().find(|mount| mount.superblock == fs.superblock)?;
+            Some(mount.read_only)
+        };
+        Ok(Self(planned.iter().map(of).collect()))
+    }
+
+    /// Those that are read-only now and were not before, by index.
+    pub(crate) fn turned_since(&self, before: &Self) -> Vec<usize> {
+        let pairs = self.0.iter().zip(&before.0).enumerate();
+        let turned = pairs.filter(|(_, pair)| *pair == (&Some(true), &Some(false)));
+        turned.map(|(index, _)| index).collect()
+    }
 }
 
 /// The superblock that a path lies on, told by its mount.
@@ -121,6 +138,13 @@ mod tests {
         let ro_mount =
             parse_line("41 28 7:3 / /m ro,relatime - ext4 /dev/loop3 rw,errors=ro").unwrap();
         assert!(!ro_mount.read_only);
+    }
+
+    #[test]
+    fn only_what_was_writable_before_can_turn_read_only() {
+        let before = ReadOnly(vec![Some(false), Some(true), None, Some(false)]);
+        let now = ReadOnly(vec![Some(true), Some(true), Some(true), None]);
+        assert_eq!(now.turned_since(&before), [0]);
     }
 
     #[test]

@@ -13,12 +13,13 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 
 use super::board::{Abort, Board, State, boottime_ns};
 use super::harden::harden;
+use super::mounts::ReadOnly;
 use super::protocol::{
     Arm, Failure, FailureKind, Reply, Request, receive_arm, receive_from, send_to,
 };
+use super::rcu;
 use super::watched::Watched;
 use super::worker::{Job, Workers};
-use super::{mounts, rcu};
 use crate::journal::{FreezeRecord, FrozenEntry, JournalError, boot_id};
 
 /// How often to look whether agent and sentinel hang in the kernel, killed, while something is
@@ -63,7 +64,7 @@ struct Guard<'socket> {
     workers: Workers,
     timer: TimerFd,
     journal: FreezeRecord,
-    was_read_only: Vec<Option<bool>>,
+    was_read_only: ReadOnly,
     warm: Option<Warm>,
     /// The run is given up, and everything was told to thaw.
     given_up: bool,
@@ -103,12 +104,7 @@ impl<'socket> Guard<'socket> {
         let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
         let timer = TimerFd::new(ClockId::CLOCK_BOOTTIME, flags)?;
         let journal = new_record(&plan).map_err(io::Error::other)?;
-        let table = mounts::mounts()?;
-        let was_read_only = plan
-            .file_systems
-            .iter()
-            .map(|fs| mounts::is_read_only(&table, fs.superblock))
-            .collect();
+        let was_read_only = ReadOnly::now(&plan.file_systems)?;
         Ok(Self {
             socket,
             plan,
@@ -285,12 +281,12 @@ impl<'socket> Guard<'socket> {
         if !left.is_empty() {
             return Err(Failure::new(FailureKind::NotThawed, left));
         }
-        let table = mounts::mounts().unwrap_or_default();
-        let turned = |index: &usize| {
-            let now = mounts::is_read_only(&table, self.plan.file_systems[*index].superblock);
-            now == Some(true) && self.was_read_only[*index] == Some(false)
-        };
-        let turned_read_only = (0..self.workers.len()).filter(turned).collect();
+        let now = ReadOnly::now(&self.plan.file_systems);
+        let turned_read_only = now.map_or_else(
+            // Cannot be said to be all right if it cannot be seen.
+            |_| (0..self.workers.len()).collect(),
+            |now| now.turned_since(&self.was_read_only),
+        );
         Ok(Reply::Thawed { turned_read_only })
     }
 

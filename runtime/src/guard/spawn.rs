@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use nix::sys::socket::{
@@ -12,6 +13,14 @@ use nix::sys::socket::{
 
 use super::protocol::{GUARD_NAME, SENTINEL_NAME, TOUCH_NAME};
 use crate::sys::guardproc::{close_all_from, pidfd_open, take_stdin};
+
+/// This program's `main` has called [`enter`]. Started under another name, one that has not would
+/// run its own `main` again, as root.
+static ENTERED: AtomicBool = AtomicBool::new(false);
+
+pub(crate) fn has_entered() -> bool {
+    ENTERED.load(Ordering::Relaxed)
+}
 
 /// A guard or a sentinel that was started.
 #[derive(Debug)]
@@ -51,6 +60,7 @@ pub(crate) fn reap(mut child: Child) -> io::Result<()> {
 /// Takes over if this process was started by [`start`]: see [`super::enter`].
 #[expect(clippy::exit, reason = "a guard process ends here; its caller's main must not run")]
 pub(crate) fn enter() {
+    ENTERED.store(true, Ordering::Relaxed);
     let Some(name) = std::env::args_os().next() else { return };
     if name == TOUCH_NAME {
         std::process::exit(crate::freeze::touch_stdin());

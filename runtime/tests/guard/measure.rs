@@ -12,6 +12,28 @@ use crate::lab::Lab;
 
 const ROUNDS: usize = 15;
 
+/// How long it takes until guard and sentinel are armed, and until they are gone.
+pub fn arming() {
+    for count in [1, 16] {
+        let lab = Lab::with(&vec!["ext4"; count]);
+        let mut times: Vec<_> = (0..ROUNDS)
+            .map(|_| {
+                let mut agent = Agent::start();
+                // So that the start of the agent itself is not in it.
+                agent.ok(Order::DropEverything);
+                let began = Instant::now();
+                agent.ok(Order::Arm(Setup::of(&lab)));
+                let armed = Instant::now();
+                agent.ok(Order::Disarm);
+                (armed - began, armed.elapsed())
+            })
+            .collect();
+        times.sort();
+        let (arm, disarm) = times[ROUNDS / 2];
+        println!("{count:>3} ext4: armed in {arm:?}, disarmed in {disarm:?} (median of {ROUNDS})");
+    }
+}
+
 /// Medians of the window, idle and with one writer per file system, on 1, 4 and 16 ext4.
 pub fn windows() {
     println!("window ms, median/max of {ROUNDS}: {:>26} {:>26}", "idle", "one writer each");
