@@ -191,6 +191,15 @@ async fn wrong_settings_are_found_before_the_run_and_name_the_file() {
 }
 
 #[tokio::test]
+async fn a_setting_that_the_hook_refuses_is_named_with_line_and_column() {
+    let (installation, digest) = Installation::with_puppet().await;
+    let script: &[(&str, &[&str])] = &[("validate", &["fail invalid-settings too short"])];
+    installation.grant("puppet", &digest, script, "");
+    let error = installation.load("puppet", &run()).await.unwrap_err().to_string();
+    assert!(error.contains("hooks.d/puppet.toml:3:1: setting /validate: too short"), "{error}");
+}
+
+#[tokio::test]
 async fn what_a_hook_logs_is_kept_in_memory_and_bounded() {
     let (installation, digest) = Installation::with_puppet().await;
     let commands = vec!["log 0123456789\u{1b}[2J"; 100];
