@@ -98,6 +98,7 @@ async fn a_loop_in_any_phase_ends_at_its_deadline_and_finish_runs_on_a_fresh_ins
         let failure = play(&mut *hook, phase, 100).await.unwrap_err();
         let took = began.elapsed();
         assert_eq!(failure.kind, HookFailureKind::Timeout, "{failure}");
+        assert!(failure.message.starts_with("it was still computing at its deadline"), "{failure}");
         assert!(took < Duration::from_secs(2), "{name} took {took:?}");
 
         let gone = hook.confirm(plenty()).await.unwrap_err();
