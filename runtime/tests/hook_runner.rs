@@ -98,6 +98,7 @@ async fn a_loop_in_any_phase_ends_at_its_deadline_and_finish_runs_on_a_fresh_ins
         let failure = play(&mut *hook, phase, 100).await.unwrap_err();
         let took = began.elapsed();
         assert_eq!(failure.kind, HookFailureKind::Timeout, "{failure}");
+        assert!(failure.message.starts_with("it was still computing at its deadline"), "{failure}");
         assert!(took < Duration::from_secs(2), "{name} took {took:?}");
 
         let gone = hook.confirm(plenty()).await.unwrap_err();
@@ -188,6 +189,15 @@ async fn wrong_settings_are_found_before_the_run_and_name_the_file() {
     let error = installation.load("puppet", &run()).await.unwrap_err();
     assert!(error.to_string().contains("hook puppet"), "{error}");
     assert!(error.hint().unwrap().contains("hooks.d/puppet.toml"), "{error}");
+}
+
+#[tokio::test]
+async fn a_setting_that_the_hook_refuses_is_named_with_line_and_column() {
+    let (installation, digest) = Installation::with_puppet().await;
+    let script: &[(&str, &[&str])] = &[("validate", &["fail invalid-settings too short"])];
+    installation.grant("puppet", &digest, script, "");
+    let error = installation.load("puppet", &run()).await.unwrap_err().to_string();
+    assert!(error.contains("hooks.d/puppet.toml:3:1: setting /validate: too short"), "{error}");
 }
 
 #[tokio::test]

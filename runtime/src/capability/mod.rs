@@ -24,9 +24,14 @@ use crate::config::connections::{Connection, Connections, Engine, Secret};
 use crate::config::grants::{HookGrant, Limits};
 use crate::config::read::ConfigError;
 use crate::hook::description::{Description, Need};
+use crate::hook::text::clean;
 use statement::{Folded, GrantedStatement, fold};
 
 pub use template::grant_template;
+
+/// How much of a refused text is shown, in characters.
+const LONGEST_NAME: usize = 64;
+const LONGEST_STATEMENT: usize = 1000;
 
 /// Everything that one hook may do in one run, in one place.
 #[derive(Debug)]
@@ -160,6 +165,7 @@ impl Powers {
         if power.is_some_and(|power| power.target.is_some()) {
             return Err(not_declared(&format!("connection `{connection}`")));
         }
+        let connection = &clean(connection, LONGEST_NAME);
         Err(Denial {
             message: format!("connection `{connection}` is not granted"),
             hint: format!("add to {}: {}", self.grant_file.display(), sql_section(connection, "…")),
@@ -178,12 +184,13 @@ impl Powers {
         match power.and_then(|power| power.granted.get(&folded)) {
             None => Err(Denial {
                 message: format!(
-                    "statement `{statement}` is not granted on connection `{connection}`"
+                    "statement `{}` is not granted on connection `{connection}`",
+                    clean(statement, LONGEST_STATEMENT)
                 ),
                 hint: format!(
                     "add to `statements` of [[sql]] connection = \"{connection}\" in {}: {}",
                     self.grant_file.display(),
-                    template::statement_line(statement)
+                    template::statement_line(shortened(statement))
                 ),
             }),
             Some(_) if !power.is_some_and(|power| power.asked.contains(&folded)) => {
@@ -224,6 +231,11 @@ impl SqlPower {
             format!("set `target` of [[sql]] connection = \"{name}\" to another connection"),
         ))
     }
+}
+
+/// A guest may send megabytes; nobody grants those.
+fn shortened(statement: &str) -> &str {
+    statement.char_indices().nth(LONGEST_STATEMENT).map_or(statement, |(end, _)| &statement[..end])
 }
 
 fn not_declared(what: &str) -> Denial {

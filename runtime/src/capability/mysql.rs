@@ -23,6 +23,9 @@ const QUIT: Duration = Duration::from_millis(250);
 /// How long opening a second connection and sending KILL may take.
 const KILL: Duration = Duration::from_millis(500);
 
+/// How long a session may take to show that it is alive.
+const PING: Duration = Duration::from_secs(2);
+
 /// The longest packet that is taken from a server, in bytes.
 const LONGEST_PACKET: usize = 16 << 20;
 
@@ -170,6 +173,7 @@ pub(crate) async fn serve(
             None => break End::Idle,
             Some(Command::Run(job)) => run_job(&mut conn, job, &mut end).await,
             Some(Command::Ping { deadline, reply }) => {
+                let deadline = deadline.min(Deadline::after(PING));
                 let answered = timeout_at(deadline.instant().into(), conn.ping())
                     .await
                     .is_ok_and(|p| p.is_ok());

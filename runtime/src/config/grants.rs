@@ -30,6 +30,8 @@ pub struct HookGrant {
     pub after: Vec<String>,
     /// Given to the hook as JSON.
     pub settings: serde_json::Value,
+    /// Where each setting is, by its key.
+    pub settings_at: BTreeMap<String, Location>,
     /// Granted connections, by the name that the hook asks for.
     pub sql: BTreeMap<String, SqlGrant>,
     /// Bounds.
@@ -163,13 +165,21 @@ impl HookGrant {
             }
         }
         check_limits(&raw.limits, document)?;
+        let settings_at = raw
+            .settings
+            .keys()
+            .map(|key| (key.get_ref().clone(), document.location(&key.span())))
+            .collect();
+        let settings = raw.settings.into_iter();
+        let settings = settings.map(|(key, value)| (key.into_inner(), settings_as_json(value)));
         let grant = Self {
             name,
             file: document.path().to_owned(),
             module,
             on_failure: raw.on_failure,
             after: raw.after.iter().map(|name| name.get_ref().clone()).collect(),
-            settings: settings_as_json(toml::Value::Table(raw.settings)),
+            settings: settings.collect(),
+            settings_at,
             sql,
             limits: raw.limits.into_inner(),
         };
@@ -261,7 +271,7 @@ struct RawGrant {
     #[serde(default)]
     after: Vec<Spanned<String>>,
     #[serde(default)]
-    settings: toml::Table,
+    settings: BTreeMap<Spanned<String>, toml::Value>,
     #[serde(default)]
     sql: Vec<RawSqlGrant>,
     #[serde(default = "no_limits_said")]

@@ -91,8 +91,13 @@ impl Description {
                 clean(&self.version, 80)
             ));
         }
+        let schema = serde_json::from_str::<serde_json::Value>(&self.settings_schema);
+        if !self.settings_schema.is_empty() && !schema.is_ok_and(|schema| schema.is_object()) {
+            return Err("its settings schema is not a JSON object".into());
+        }
         self.summary = clean(&self.summary, 200);
         for need in &mut self.needs {
+            need.check()?;
             need.clean();
         }
         Ok(self)
@@ -100,7 +105,35 @@ impl Description {
 }
 
 impl Need {
-    /// Statements and arguments are kept as they are: they are compared, and quoted when printed.
+    /// Statements and arguments are compared, so they are kept as they are or refused; they are
+    /// also printed, so what could steer a terminal is refused.
+    fn check(&self) -> Result<(), String> {
+        let texts: Vec<&String> = match self {
+            Need::Sql { connection, statements, .. } => {
+                if !is_hook_name(connection) {
+                    return Err(format!(
+                        "it asks for a connection `{}`; a name has lower-case letters, digits, `-`, `_` and `.`",
+                        clean(connection, 80)
+                    ));
+                }
+                statements.iter().collect()
+            }
+            Need::Program { command, arguments, stdin_scripts, .. } => {
+                let arguments = arguments.iter().flatten();
+                arguments.chain(stdin_scripts).chain([command]).collect()
+            }
+            Need::Kv { .. } | Need::Other { .. } => Vec::new(),
+        };
+        let lines = |text: &str| text.replace(['\n', '\t'], " ");
+        match texts.into_iter().find(|text| clean(text, usize::MAX) != lines(text)) {
+            None => Ok(()),
+            Some(odd) => {
+                Err(format!("it asks for `{}`, which has hidden characters", clean(odd, 200)))
+            }
+        }
+    }
+
+    /// Free text.
     fn clean(&mut self) {
         match self {
             Need::Sql { reason, .. } | Need::Program { reason, .. } | Need::Kv { reason, .. } => {
@@ -114,6 +147,18 @@ impl Need {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Need {
+        fn sql(connection: &str, statement: &str) -> Self {
+            Need::Sql {
+                connection: connection.into(),
+                engines: Vec::new(),
+                statements: vec![statement.into()],
+                reason: String::new(),
+                required: false,
+            }
+        }
+    }
 
     fn named(name: &str, version: &str) -> Result<Description, String> {
         Description {
@@ -133,6 +178,9 @@ mod tests {
             assert!(named(name, "1.0").is_err(), "{name:?}");
         }
         assert!(named("mysql", "1.0\n").is_err());
+        assert!(Need::sql("main", "SELECT 1\n, '\u{1b}[2J'").check().is_err());
+        assert!(Need::sql("../main", "SELECT 1").check().is_err());
+        assert!(Need::sql("main", "SELECT 1,\n\t2").check().is_ok());
         assert_eq!(named("mysql-8.4", "1.0.0-rc+1").unwrap().summary, "ab c");
     }
 }

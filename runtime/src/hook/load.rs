@@ -93,6 +93,7 @@ impl HookStore {
             version: installed.description.version,
             digest: installed.digest,
             grant_file: grant.file.clone(),
+            settings_at: grant.settings_at.clone(),
         };
         let settings = grant.settings.to_string();
         let engine = self.engine().clone();

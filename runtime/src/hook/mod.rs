@@ -12,6 +12,7 @@
 //! [`SessionRegistry`](crate::capability::registry::SessionRegistry) with which the host closes
 //! sessions without the guest, and the [`CancelToken`] that asks hooks to unwind.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -39,6 +40,7 @@ pub use store::{HookStore, Inspection, Installed, StoreError};
 
 use async_trait::async_trait;
 
+use crate::config::read::Location;
 use crate::consistency::Level;
 use crate::manifest::MetadataEntry;
 use crate::time::Deadline;
@@ -197,6 +199,8 @@ pub(crate) struct Identity {
     pub(crate) digest: Digest,
     /// Where its grants are.
     pub(crate) grant_file: PathBuf,
+    /// Where its settings are, by key.
+    pub(crate) settings_at: BTreeMap<String, Location>,
 }
 
 impl Identity {
@@ -207,6 +211,7 @@ impl Identity {
             version: String::new(),
             digest: Digest::of(&[]),
             grant_file: PathBuf::new(),
+            settings_at: BTreeMap::new(),
         }
     }
 }
@@ -215,4 +220,6 @@ impl Identity {
 pub(crate) struct Failed {
     pub(crate) kind: HookFailureKind,
     pub(crate) message: String,
+    /// Which of its settings is wrong, as a JSON pointer.
+    pub(crate) setting: Option<String>,
 }

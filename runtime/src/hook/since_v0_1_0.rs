@@ -384,10 +384,11 @@ impl From<Outcome> for exported::Outcome {
 impl From<types::HookError> for Failed {
     fn from(error: types::HookError) -> Self {
         use types::HookError as Said;
+        let mut setting = None;
         let (kind, message) = match error {
             Said::InvalidSettings(wrong) => {
-                let at = if wrong.pointer.is_empty() { "settings" } else { &wrong.pointer };
-                (HookFailureKind::InvalidSettings, format!("{at}: {}", wrong.message))
+                setting = Some(wrong.pointer);
+                (HookFailureKind::InvalidSettings, wrong.message)
             }
             Said::NotApplicable(why) => (HookFailureKind::NotApplicable, why),
             Said::Denied(what) => (HookFailureKind::Denied, what),
@@ -398,7 +399,7 @@ impl From<types::HookError> for Failed {
             }
             Said::Internal(what) => (HookFailureKind::Internal, what),
         };
-        Self { kind, message }
+        Self { kind, message, setting }
     }
 }
 

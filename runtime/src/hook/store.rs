@@ -528,7 +528,13 @@ fn read_once(file: &Path) -> Result<Vec<u8>, StoreError> {
 /// A directory that only root can enter.
 fn private_directory(path: &Path) -> Result<(), StoreError> {
     let failed = |source| StoreError::Write { path: path.to_owned(), source };
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(failed)?;
+    }
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
+        _ => {}
+    }
     let metadata = fs::symlink_metadata(path).map_err(failed)?;
     if !metadata.is_dir() || metadata.uid() != 0 {
         return Err(StoreError::File(ConfigError::Untrusted {

@@ -144,9 +144,11 @@ impl WasmHook {
                 self.live = Some(live);
                 Ok(value)
             }
-            Ok(Err(Failed { kind, message })) => {
+            Ok(Err(failed)) => {
                 let hint = live.store.data_mut().take_hint();
                 self.live = Some(live);
+                let message = self.located(&failed);
+                let kind = failed.kind;
                 Err(self.failure(phase, Stopped { kind, message, hint }))
             }
             Err(stopped) => {
@@ -179,6 +181,19 @@ impl WasmHook {
             kind: stopped.kind,
             message: clean(&stopped.message, LONGEST_MESSAGE),
             hint: stopped.hint.or_else(|| self.hint_for(stopped.kind)),
+        }
+    }
+
+    /// What the guest said, behind the place of the setting that it is about.
+    fn located(&self, failed: &Failed) -> String {
+        let Failed { message, setting: Some(pointer), .. } = failed else {
+            return failed.message.clone();
+        };
+        let key = pointer.split('/').nth(1).unwrap_or_default();
+        let key = key.replace("~1", "/").replace("~0", "~");
+        match self.identity.settings_at.get(&key) {
+            Some(location) => format!("{location}: setting {pointer}: {message}"),
+            None => format!("settings{pointer}: {message}"),
         }
     }
 

@@ -166,17 +166,17 @@ impl Drop for Server {
 
 /// The data directory of a fresh server. Made once for each test binary, then copied.
 fn fresh_data() -> &'static Path {
-    static FRESH: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
-    let (_, data) = FRESH.get_or_init(|| {
-        let directory = tempfile::Builder::new().prefix("sp-db-fresh-").tempdir_in("/tmp").unwrap();
-        let data = directory.path().join("data");
+    static FRESH: OnceLock<PathBuf> = OnceLock::new();
+    FRESH.get_or_init(|| {
+        // A static is never dropped, so not in a temporary directory.
+        let data = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fresh-mariadb");
+        let _ = std::fs::remove_dir_all(&data);
         run(Command::new("mariadb-install-db")
             .args(["--no-defaults", "--user=root", "--auth-root-authentication-method=socket"])
             .arg("--skip-test-db")
             .arg(format!("--datadir={}", data.display())));
-        (directory, data)
-    });
-    data
+        data
+    })
 }
 
 /// An authority and a certificate of it for `db.test`.

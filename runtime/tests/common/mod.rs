@@ -78,17 +78,23 @@ impl Installation {
 
     /// An installation with the puppet. Compiled once for each test binary, then copied.
     pub async fn with_puppet() -> (Self, Digest) {
-        static FIRST: OnceCell<(Installation, Digest)> = OnceCell::const_new();
+        static FIRST: OnceCell<(Paths, Digest)> = OnceCell::const_new();
+        // A static is never dropped, so not in a temporary directory; one for each test binary.
         let install = || async {
-            let installation = Self::new();
-            let digest = installation.install(puppet()).await;
-            (installation, digest)
+            let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join(env!("CARGO_CRATE_NAME"));
+            let _ = std::fs::remove_dir_all(&root);
+            let paths = Paths::under(&root);
+            std::fs::create_dir_all(&root).unwrap();
+            let file = root.join("puppet.wasm");
+            std::fs::write(&file, puppet()).unwrap();
+            let installed = HookStore::new(&paths).unwrap().install(&file).await.unwrap();
+            (paths, installed.digest)
         };
         let (first, digest) = FIRST.get_or_init(install).await;
         let installation = Self::new();
         for (from, to) in [
-            (first.paths.hooks(), installation.paths.hooks()),
-            (first.paths.images(), installation.paths.images()),
+            (first.hooks(), installation.paths.hooks()),
+            (first.images(), installation.paths.images()),
         ] {
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&to).unwrap();
             for entry in std::fs::read_dir(from).unwrap() {

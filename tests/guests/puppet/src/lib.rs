@@ -221,9 +221,10 @@ fn failed(error: sql::Error) -> HookError {
 fn failure(kind: &str, words: &str) -> HookError {
     let words = words.to_owned();
     match kind {
-        "invalid-settings" => {
-            HookError::InvalidSettings(SettingsError { pointer: "/script".into(), message: words })
-        }
+        "invalid-settings" => HookError::InvalidSettings(SettingsError {
+            pointer: "/validate".into(),
+            message: words,
+        }),
         "not-applicable" => HookError::NotApplicable(words),
         "denied" => HookError::Denied(words),
         "busy" => HookError::Busy(words),
