@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub const MODE: &str = "as-watchdog";
 /// No case takes longer than this.
@@ -33,7 +33,8 @@ impl Watchdog {
 impl Drop for Watchdog {
     fn drop(&mut self) {
         drop(self.0.stdin.take());
-        let _ = self.0.wait();
+        let cleaned_up = self.0.wait().is_ok_and(|status| status.success());
+        assert!(cleaned_up || std::thread::panicking(), "the laboratory could not be removed");
     }
 }
 
@@ -48,14 +49,17 @@ pub fn run(arguments: &[String]) -> ExitCode {
     if test.recv_timeout(PATIENCE).is_err() {
         eprintln!("watchdog: time is up, thawing everything below {}", lab.display());
     }
-    clean_up(&lab);
+    let clean = clean_up(&lab);
     if crate::lab::rcu() != arguments[1] {
         let _ = std::fs::write("/sys/kernel/rcu_expedited", &arguments[1]);
     }
-    ExitCode::SUCCESS
+    if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn clean_up(lab: &Path) {
+/// True if nothing is left.
+fn clean_up(lab: &Path) -> bool {
+    // Asked before anything is unmounted: the path of an image on a detached mount names nothing.
+    let loops = loops_of(lab);
     let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     let mounts: Vec<_> = table
         .lines()
@@ -69,15 +73,25 @@ fn clean_up(lab: &Path) {
     for mount in mounts.iter().rev() {
         quietly(Command::new("umount").arg("-l").arg(mount));
     }
-    let loops = Command::new("losetup").args(["-n", "-O", "NAME,BACK-FILE"]).output().unwrap();
-    for line in String::from_utf8_lossy(&loops.stdout).lines() {
-        if let Some((device, file)) = line.split_once(char::is_whitespace)
-            && Path::new(file.trim().trim_end_matches(" (deleted)")).starts_with(lab)
-        {
-            quietly(Command::new("losetup").arg("-d").arg(device));
-        }
+    for device in &loops {
+        quietly(Command::new("losetup").arg("-d").arg(device));
     }
     let _ = std::fs::remove_dir_all(lab);
+    // One that lies on another is let go of in the background.
+    let until = Instant::now() + Duration::from_secs(5);
+    while !loops_of(lab).is_empty() && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    loops_of(lab).is_empty() && !lab.exists()
+}
+
+/// Loop devices whose images lie in the laboratory, also on a mount in it.
+fn loops_of(lab: &Path) -> Vec<String> {
+    let list = Command::new("losetup").args(["-n", "-O", "NAME,BACK-FILE"]).output().unwrap();
+    let text = String::from_utf8_lossy(&list.stdout).into_owned();
+    let pairs = text.lines().filter_map(|line| line.split_once(char::is_whitespace));
+    let ours = pairs.filter(|(_, file)| Path::new(file.trim()).starts_with(lab));
+    ours.map(|(device, _)| device.to_owned()).collect()
 }
 
 fn quietly(command: &mut Command) {
