@@ -5,7 +5,7 @@ mod common;
 
 use std::os::unix::fs::PermissionsExt;
 
-use common::{Installation, as_component, puppet, puppet_module, puppet_that_describes, run};
+use common::{Installation, puppet, puppet_module, puppet_that_describes, run};
 use stillpoint::capability::grant_template;
 use stillpoint::hook::{HookLoadError, StoreError};
 
@@ -19,9 +19,16 @@ async fn refusal(bytes: &[u8]) -> (String, String) {
     (error.to_string(), error.hint().unwrap_or_default())
 }
 
-/// A component in text that imports one function-less instance.
+/// The header of every component: an empty one, if nothing follows.
+const EMPTY_COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
+
+/// A component that imports one empty instance: `(component (import "name" (instance)))`.
 fn importing(name: &str) -> Vec<u8> {
-    wat::parse_str(format!("(component (import {name:?} (instance)))")).unwrap()
+    let length = u8::try_from(name.len()).unwrap();
+    let ty = [7, 3, 1, 0x42, 0]; // type section: one instance type, without declarations
+    let import = [10, length + 5, 1, 0, length]; // import section: one plain name…
+    let instance = [5, 0]; // …of an instance of type 0
+    [EMPTY_COMPONENT, &ty, &import, name.as_bytes(), &instance].concat()
 }
 
 #[tokio::test]
@@ -128,7 +135,7 @@ async fn an_import_that_is_not_ours_is_refused_by_name() {
 
 #[tokio::test]
 async fn a_component_without_the_lifecycle_is_refused() {
-    let (said, _) = refusal(&wat::parse_str("(component)").unwrap()).await;
+    let (said, _) = refusal(EMPTY_COMPONENT).await;
     assert!(said.contains("does not export stillpoint:hook/lifecycle@0.1.0"), "{said}");
 }
 
@@ -225,6 +232,6 @@ async fn an_image_for_another_engine_is_not_used() {
 #[tokio::test]
 async fn the_same_component_can_be_installed_twice() {
     let (installation, digest) = Installation::with_puppet().await;
-    assert_eq!(installation.install(&as_component(&puppet_module())).await, digest);
+    assert_eq!(installation.install(puppet()).await, digest);
     assert_eq!(installation.store.list().unwrap().len(), 1);
 }

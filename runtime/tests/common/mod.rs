@@ -18,7 +18,27 @@ use tokio::sync::OnceCell;
 /// The puppet as a component. Built once for each test binary.
 pub fn puppet() -> &'static [u8] {
     static PUPPET: OnceLock<Vec<u8>> = OnceLock::new();
-    PUPPET.get_or_init(|| as_component(&puppet_module()))
+    PUPPET.get_or_init(|| {
+        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let status = Command::new(workspace.join("scripts/build-hooks"))
+            .arg("puppet")
+            .env("CARGO_TARGET_DIR", target())
+            .status()
+            .unwrap();
+        assert!(status.success(), "the puppet does not build");
+        std::fs::read(target().join("hooks/puppet.wasm")).unwrap()
+    })
+}
+
+/// The puppet as a core module, as the compiler gives it.
+pub fn puppet_module() -> Vec<u8> {
+    puppet();
+    std::fs::read(target().join("hooks/stillpoint_test_puppet.wasm")).unwrap()
+}
+
+/// Cargo's target directory: the parent of its directory for tests.
+fn target() -> &'static Path {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap()
 }
 
 /// The puppet whose `describe` misbehaves: `trap`, `loop`, `eat`, `badname`.
@@ -30,34 +50,6 @@ pub fn puppet_that_describes(mode: &str) -> Vec<u8> {
     value.fill(b' ');
     value[..mode.len()].copy_from_slice(mode.as_bytes());
     bytes
-}
-
-/// The puppet as a core module, as the compiler gives it.
-pub fn puppet_module() -> Vec<u8> {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let target = workspace.join("target/guests");
-    let status = Command::new(env!("CARGO"))
-        .current_dir(workspace)
-        .args(["build", "--quiet", "--package", "stillpoint-test-puppet", "--profile", "hook"])
-        .args(["--target", "wasm32-unknown-unknown", "--target-dir"])
-        .arg(&target)
-        .env_remove("RUSTFLAGS")
-        .status()
-        .unwrap();
-    assert!(
-        status.success(),
-        "the puppet does not build; is the target wasm32-unknown-unknown installed?"
-    );
-    std::fs::read(target.join("wasm32-unknown-unknown/hook/stillpoint_test_puppet.wasm")).unwrap()
-}
-
-pub fn as_component(module: &[u8]) -> Vec<u8> {
-    wit_component::ComponentEncoder::default()
-        .module(module)
-        .unwrap()
-        .validate(true)
-        .encode()
-        .unwrap()
 }
 
 /// An installation of its own, with a store.
