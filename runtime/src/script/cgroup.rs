@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -44,6 +45,68 @@ pub(super) struct Cgroup {
     procs: OwnedFd,
 }
 
+/// What every cgroup of a script is called by; then come the agent's process id and start time, a
+/// number, and the part.
+const PREFIX: &str = "stillpoint-script-";
+
+/// Whose script a cgroup is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    Pre,
+    Post,
+}
+
+impl Part {
+    fn name(self) -> &'static str {
+        match self {
+            Part::Pre => "pre",
+            Part::Post => "post",
+        }
+    }
+}
+
+/// A name that no other agent uses, not even one that has this process id later.
+pub(super) fn name_for(part: Part) -> String {
+    static SERIAL: AtomicU64 = AtomicU64::new(0);
+    let pid = i32::try_from(std::process::id()).unwrap_or(0);
+    let started = start_time(pid).unwrap_or_default();
+    let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+    format!("{PREFIX}{pid}-{started}-{serial}-{}", part.name())
+}
+
+/// Cgroups of scripts whose agent has died.
+pub(super) fn remains() -> Vec<(Part, Cgroup)> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    CONTROLLERS
+        .into_iter()
+        .filter_map(|controller| mounts.lines().find_map(|line| hierarchy(line, controller)))
+        .flat_map(|(_, mount_point)| subtree(&mount_point))
+        .filter_map(|directory| {
+            let part = part_of_dead(directory.file_name()?.to_str()?)?;
+            Some((part, Cgroup::open(directory).ok()?))
+        })
+        .collect()
+}
+
+/// The part, if this is the name of a script's cgroup and its agent is not there any more.
+fn part_of_dead(name: &str) -> Option<Part> {
+    let mut words = name.strip_prefix(PREFIX)?.split('-');
+    let (pid, started, _serial) = (words.next()?, words.next()?, words.next()?);
+    let alive = start_time(pid.parse().ok()?).is_some_and(|now| now.to_string() == started);
+    if alive {
+        return None;
+    }
+    let part = words.next()?;
+    [Part::Pre, Part::Post].into_iter().find(|known| known.name() == part)
+}
+
+/// When a process started, in the kernel's own clock ticks.
+fn start_time(pid: i32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // Field 22 of all; what follows the command begins with field 3.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}
+
 impl Cgroup {
     /// Makes one of this name below this process's own, or at the top of the hierarchy.
     pub(super) fn create(name: &str) -> Result<Self, CgroupError> {
@@ -63,21 +126,20 @@ impl Cgroup {
     pub(super) fn create_in(parent: &Path, name: &str) -> io::Result<Self> {
         let directory = parent.join(name);
         fs::create_dir(&directory)?;
-        let made = usable(&directory).and_then(|()| {
-            Ok(open(
-                &directory.join("cgroup.procs"),
-                OFlag::O_WRONLY | OFlag::O_CLOEXEC,
-                Mode::empty(),
-            )?)
-        });
-        match made {
-            Ok(procs) => Ok(Self { directory, procs }),
-            Err(error) => {
-                // The error says why; an empty directory that stays behind does no harm.
-                let _ = fs::remove_dir(&directory);
-                Err(error)
-            }
-        }
+        usable(&directory).and_then(|()| Self::open(directory.clone())).inspect_err(|_| {
+            // The error says why; an empty directory that stays behind does no harm.
+            let _ = fs::remove_dir(&directory);
+        })
+    }
+
+    /// One that is there.
+    fn open(directory: PathBuf) -> io::Result<Self> {
+        let procs = open(
+            &directory.join("cgroup.procs"),
+            OFlag::O_WRONLY | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        )?;
+        Ok(Self { directory, procs })
     }
 
     /// `cgroup.procs`, open for writing: whoever writes `0` to it is in.
@@ -212,18 +274,17 @@ fn survivor(pid: i32) -> Option<Survivor> {
     Some(Survivor { pid, command: command.to_owned(), state: tail.trim_start().chars().next()? })
 }
 
+/// Hierarchies that serve, best first; cgroup2 has no controller in `/proc/self/cgroup`.
+const CONTROLLERS: [&str; 3] = ["", "freezer", "pids"];
+
 /// Where a cgroup could be made, best first.
 fn candidates() -> Vec<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    ["", "freezer", "pids"]
-        .into_iter()
-        .flat_map(|controller| places(&mounts, &own, controller))
-        .collect()
+    CONTROLLERS.into_iter().flat_map(|controller| places(&mounts, &own, controller)).collect()
 }
 
-/// This process's own cgroup in one hierarchy, and that hierarchy's top. cgroup2 has no controller
-/// in `/proc/self/cgroup`.
+/// This process's own cgroup in one hierarchy, and that hierarchy's top.
 fn places(mounts: &str, own: &str, controller: &str) -> Vec<PathBuf> {
     let Some((root, mount_point)) = mounts.lines().find_map(|line| hierarchy(line, controller))
     else {
@@ -262,13 +323,25 @@ fn hierarchy<'a>(line: &'a str, controller: &str) -> Option<(&'a str, PathBuf)> 
 mod tests {
     use std::path::PathBuf;
 
-    use super::places;
+    use super::{Part, name_for, part_of_dead, places};
 
     const HYBRID: &str = "\
 30 25 0:26 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755
 31 30 0:27 / /sys/fs/cgroup/freezer rw,relatime - cgroup cgroup rw,freezer
 32 30 0:28 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
 ";
+
+    #[test]
+    fn only_the_cgroup_of_an_agent_that_is_gone_is_a_remain() {
+        let ours = name_for(Part::Pre);
+        assert_eq!(part_of_dead(&ours), None);
+        // The same process id, but another start: its process id was given out again.
+        let pid = std::process::id();
+        assert_eq!(part_of_dead(&format!("stillpoint-script-{pid}-1-0-pre")), Some(Part::Pre));
+        assert_eq!(part_of_dead("stillpoint-script-0-1-0-post"), Some(Part::Post));
+        assert_eq!(part_of_dead("stillpoint-sentinel-0"), None);
+        assert_eq!(part_of_dead("stillpoint-script-x"), None);
+    }
 
     #[test]
     fn our_own_cgroup_comes_before_the_top() {

@@ -16,12 +16,12 @@
 mod cgroup;
 mod check;
 mod problem;
+mod recover;
 mod ring;
 mod run;
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -34,11 +34,15 @@ use crate::time::Deadline;
 pub use cgroup::Survivor;
 pub use check::SIZE_LIMIT;
 pub use problem::{Role, ScriptProblem, Violation};
+pub use recover::{Recovered, recover};
 pub use run::{OUTPUT_LIMIT, ScriptEnd, ScriptOutput};
 
-use cgroup::Cgroup;
+use cgroup::{Cgroup, Part};
 use check::CheckedScript;
 use run::Ended;
+
+/// What the pair is called in journal, manifest and errors.
+pub const NAME: &str = "scripts";
 
 /// How long `finish` waits for what the pre-freeze script left in the background.
 const LEFTOVER_GRACE: Duration = Duration::from_secs(5);
@@ -142,7 +146,7 @@ impl ScriptPair {
 #[async_trait]
 impl Hook for ScriptPair {
     fn name(&self) -> &str {
-        "scripts"
+        NAME
     }
 
     fn version(&self) -> Option<&str> {
@@ -155,8 +159,8 @@ impl Hook for ScriptPair {
     }
 
     async fn prepare(&mut self, _deadline: Deadline) -> Result<Prepared, HookFailure> {
-        self.pre_cgroup = Some(new_cgroup("pre")?);
-        self.post_cgroup = Some(new_cgroup("post")?);
+        self.pre_cgroup = Some(new_cgroup(Part::Pre)?);
+        self.post_cgroup = Some(new_cgroup(Part::Post)?);
         Ok(Prepared {
             paths: Vec::new(),
             summary: format!(
@@ -310,7 +314,7 @@ impl Step<'_> {
 
     fn failure(&self, kind: HookFailureKind, what: &str) -> HookFailure {
         HookFailure {
-            hook: "scripts".to_owned(),
+            hook: NAME.to_owned(),
             version: None,
             phase: self.phase,
             kind,
@@ -341,12 +345,9 @@ fn in_words(survivors: &[Survivor]) -> String {
     survivors.iter().map(each).collect::<Vec<_>>().join(", ")
 }
 
-fn new_cgroup(part: &str) -> Result<Cgroup, HookFailure> {
-    static SERIAL: AtomicU64 = AtomicU64::new(0);
-    let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-    let name = format!("stillpoint-script-{}-{serial}-{part}", std::process::id());
-    Cgroup::create(&name).map_err(|error| HookFailure {
-        hook: "scripts".to_owned(),
+fn new_cgroup(part: Part) -> Result<Cgroup, HookFailure> {
+    Cgroup::create(&cgroup::name_for(part)).map_err(|error| HookFailure {
+        hook: NAME.to_owned(),
         version: None,
         phase: Phase::Prepare,
         kind: HookFailureKind::Host,

@@ -490,6 +490,50 @@ async fn no_cgroup_of_ours_stays_behind() {
 }
 
 #[tokio::test]
+async fn what_a_dead_agent_left_is_ended_and_undone() {
+    let log = "echo $STILLPOINT_PHASE $STILLPOINT_OUTCOME >> $(dirname $STILLPOINT_SCRIPT)/log\n";
+    let pair = Pair::new("#!/bin/sh\n", &format!("#!/bin/sh\n{log}"));
+    // No process has the id 0, so this agent is dead; and ours is not.
+    let remains = |part| format!("stillpoint-script-0-{}-0-{part}", std::process::id());
+    let holder = Cgroup::create(&remains("pre")).unwrap();
+    let service = Cgroup::create(&remains("post")).unwrap();
+    let ours = Cgroup::create(&cgroup::name_for(Part::Pre)).unwrap();
+    let mut sleepers: Vec<_> = [&holder, &service, &ours]
+        .map(|cgroup| {
+            let sleeper = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+            fs::write(cgroup.directory().join("cgroup.procs"), sleeper.id().to_string()).unwrap();
+            sleeper
+        })
+        .into();
+    let directories = [holder.directory().to_owned(), service.directory().to_owned()];
+    // An agent that dies drops nothing.
+    std::mem::forget((holder, service));
+
+    let recovered = recover(&pair.settings(), Deadline::after(SOON)).await;
+    let states: Vec<bool> = sleepers.iter_mut().map(|s| s.try_wait().unwrap().is_none()).collect();
+    for mut sleeper in sleepers {
+        sleeper.kill().unwrap();
+        sleeper.wait().unwrap();
+    }
+    assert!(recovered.undone, "{:?}", recovered.lines);
+    assert_eq!(states, [false, true, true]);
+    assert_eq!(pair.read("log"), "post-thaw aborted\n");
+    assert!(directories.iter().all(|directory| !directory.exists()));
+}
+
+#[tokio::test]
+async fn what_cannot_be_undone_is_told() {
+    let pair = Pair::new("#!/bin/sh\n", "#!/bin/sh\nexit 1\n");
+    let recovered = recover(&pair.settings(), Deadline::after(SOON)).await;
+    assert!(!recovered.undone);
+    assert!(recovered.lines.iter().any(|line| line.contains("exited with status 1")));
+    fs::remove_file(pair.path("post.sh")).unwrap();
+    let recovered = recover(&pair.settings(), Deadline::after(SOON)).await;
+    assert!(!recovered.undone);
+    assert!(recovered.lines.iter().any(|line| line.contains("post.sh")));
+}
+
+#[tokio::test]
 async fn where_only_cgroup_v1_is_there_nothing_survives_either() {
     for hierarchy in ["/sys/fs/cgroup/freezer", "/sys/fs/cgroup/pids"] {
         if !Path::new(hierarchy).join("cgroup.procs").exists() {
