@@ -2,6 +2,8 @@
 //! place where a run can fail is tried, from a list; the law is the same for all. No file system is
 //! frozen here: tests/guard does that.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
