@@ -56,12 +56,25 @@ fn of_directory(directory: &Path) -> Vec<String> {
     found.extend(mounts.lines().filter(|l| l.contains(&name)).map(|l| format!("mount {l}")));
     let loops = run("losetup", ["-l", "-n", "-O", "NAME,BACK-FILE"]).unwrap_or_default();
     found.extend(loops.lines().filter(|l| l.contains(&name)).map(|l| format!("loop device {l}")));
-    let marker = format!("{LAB_VARIABLE}={name}");
-    let processes = fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
-    found.extend(processes.filter_map(|entry| {
-        let environment = fs::read(entry.path().join("environ")).ok()?;
-        let ours = environment.split(|&byte| byte == 0).any(|word| word == marker.as_bytes());
-        ours.then(|| format!("process {}", entry.file_name().to_string_lossy()))
-    }));
+    found.extend(processes(directory).map(|path| format!("process {}", path.display())));
     found
+}
+
+/// Directories in `/proc` of the processes that belong to a lab.
+fn processes(directory: &Path) -> impl Iterator<Item = PathBuf> {
+    let marker = format!("{LAB_VARIABLE}={}", directory.display());
+    let all = fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
+    all.map(|entry| entry.path()).filter(move |path| {
+        fs::read(path.join("environ")).is_ok_and(|environment| {
+            environment.split(|&byte| byte == 0).any(|word| word == marker.as_bytes())
+        })
+    })
+}
+
+/// Those of a lab that run this program: agents, guards, sentinels.
+#[must_use]
+pub fn processes_of(directory: &Path, program: &Path) -> Vec<PathBuf> {
+    processes(directory)
+        .filter(|process| fs::read_link(process.join("exe")).is_ok_and(|exe| exe == program))
+        .collect()
 }

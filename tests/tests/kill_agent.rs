@@ -2,10 +2,11 @@
 //! writable, and every client commits again, within 250 ms of the end of its last thread.
 
 use std::process::Child;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use stillpoint_tests::file_writers::FileWriters;
+use stillpoint_tests::leftovers;
 use stillpoint_tests::rig::{CLIENTS, PATIENCE, Rig};
 use stillpoint_tests::stats::Durations;
 use stillpoint_tests::stillpoint::Run;
@@ -31,6 +32,7 @@ async fn a_killed_agent_leaves_nothing_frozen_and_nothing_locked() -> Result<()>
     let seed = seed()?;
     println!("{SEED}={seed}");
     let mut random = Random(seed);
+    let rcu_expedited = rcu_expedited();
     let rig = Rig::new(Duration::from_secs(900))?;
     rig.fresh_tables().await?;
     let moments = measure(&rig)?;
@@ -80,6 +82,8 @@ async fn a_killed_agent_leaves_nothing_frozen_and_nothing_locked() -> Result<()>
         recoveries.into_iter().collect::<Durations>()
     );
 
+    nothing_of_ours_is_left(&rig, &rcu_expedited)?;
+
     // What the dead left behind does not keep the next run from its work.
     let proof = rig.prove("after-the-kills").await?;
     ensure!(proof.manifest.level()? == "application");
@@ -108,6 +112,38 @@ fn measure(rig: &Rig) -> Result<Moments> {
     // The middle one by its end: the first run is slower than the others.
     all.sort_by_key(|moments| moments.whole.ended_ns);
     Ok(all.swap_remove(1))
+}
+
+/// Guards and sentinels of the dead have ended, nothing is frozen, and the kernel's setting is back.
+fn nothing_of_ours_is_left(rig: &Rig, rcu_before: &str) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        let processes = leftovers::processes_of(rig.lab.directory(), rig.stillpoint.binary());
+        if processes.is_empty() && rcu_expedited() == rcu_before {
+            break;
+        }
+        ensure!(
+            Instant::now() < deadline,
+            "left: processes {processes:?}; rcu_expedited was {rcu_before}, is {}",
+            rcu_expedited()
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let status = rig.stillpoint.run_json(["status"])?;
+    let lines = status.succeeded()?.json()?;
+    for fs in rig.lab.file_systems() {
+        let mount = fs.mount.display().to_string();
+        let line = lines.as_array().into_iter().flatten().find(|line| {
+            line.get("mount_point").and_then(serde_json::Value::as_str) == Some(mount.as_str())
+        });
+        let state = line.and_then(|line| line.get("state")?.as_str());
+        ensure!(state == Some("running"), "{mount}: {}", status.description());
+    }
+    Ok(())
+}
+
+fn rcu_expedited() -> String {
+    std::fs::read_to_string("/sys/kernel/rcu_expedited").unwrap_or_default()
 }
 
 enum Death {

@@ -92,8 +92,9 @@ impl Report {
         self.promises.push(Promise { what: what.into(), value, limit, unit: unit.into(), met });
     }
 
+    /// A quick run is not judged: it has too few rounds.
     pub fn met(&self) -> bool {
-        self.promises.iter().all(|promise| promise.met)
+        self.quick || self.promises.iter().all(|promise| promise.met)
     }
 
     pub fn json(&self) -> Result<String> {
