@@ -1,10 +1,10 @@
 # The two commands of the README are `make demo` and `make test`. Each does all the set-up it needs.
 
 SHELL := /bin/bash
-BIN   := target/release/stillpoint
+DIST  := target/dist/stillpoint
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint unit suites build hooks setup-% deny install clean-lab
+.PHONY: help demo test bench lint unit suites build hooks deny install
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,11 +39,12 @@ deny: ## Licences, sources and duplicates of dependencies
 	command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
 	cargo deny check bans licenses sources
 
-install: build hooks ## Into /usr/local
-	install -m 755 $(BIN) /usr/local/bin/stillpoint
+install: hooks ## Into /usr/local
+	cargo build --profile dist -p stillpoint
+	install -m 755 $(DIST) /usr/local/bin/stillpoint
 	install -d /usr/local/share/man/man1 /usr/local/share/stillpoint/hooks
-	$(BIN) man >/usr/local/share/man/man1/stillpoint.1
-	install -m 644 target/hooks/*.wasm /usr/local/share/stillpoint/hooks/
+	$(DIST) man >/usr/local/share/man/man1/stillpoint.1
+	install -m 644 target/hooks/mysql.wasm /usr/local/share/stillpoint/hooks/
 
 setup-%:
 	@scripts/setup $*

@@ -54,6 +54,8 @@ pub enum Command {
     Recover,
     /// List the snapshots there are
     List,
+    /// Show the manifest of a snapshot: its level, what was frozen, what each hook saved
+    Show(Group),
     /// Attach a writable copy of each disk of a snapshot; the snapshot itself is never written to
     Restore(Group),
     /// Detach the copies of a snapshot and delete them

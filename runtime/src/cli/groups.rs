@@ -30,6 +30,28 @@ pub fn list(global: &Global, paths: &Paths) -> Outcome {
     Ok(ExitCode::Ok)
 }
 
+/// The manifest of one of them.
+pub fn show(global: &Global, paths: &Paths, id: &str) -> Outcome {
+    let provider = setup::provider(&setup::config(paths)?);
+    let groups = setup::block_on(async { provider.list().await })?.map_err(provider_error)?;
+    let Some(group) = groups.into_iter().find(|group| group.id == id) else {
+        let error = anyhow::anyhow!("there is no snapshot {id}");
+        return Err(CommandError::new(ExitCode::Parameters, error)
+            .hint("`stillpoint list` shows those there are".to_owned()));
+    };
+    match &group.manifest {
+        Some(manifest) if global.json => print_json(manifest),
+        Some(manifest) => print(&human::manifest(manifest)),
+        None => {
+            let error =
+                anyhow::anyhow!("{id} has no manifest: the run that made it did not end well");
+            return Err(CommandError::new(ExitCode::SnapshotState, error)
+                .hint(format!("do not use it; `stillpoint delete {id}` removes it")));
+        }
+    }
+    Ok(ExitCode::Ok)
+}
+
 /// Attaches a writable copy of each member.
 pub fn restore(global: &Global, paths: &Paths, id: &str) -> Outcome {
     let provider = setup::provider(&setup::config(paths)?);

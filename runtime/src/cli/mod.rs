@@ -71,6 +71,7 @@ fn run(cli: &Cli) -> Outcome {
         Command::Thaw(args) => status::thaw(global, &paths, args),
         Command::Recover => status::recover(global, &paths),
         Command::List => groups::list(global, &paths),
+        Command::Show(group) => groups::show(global, &paths, &group.id),
         Command::Restore(group) => groups::restore(global, &paths, &group.id),
         Command::Detach(group) => groups::detach(global, &paths, &group.id),
         Command::Delete(group) => groups::delete(global, &paths, &group.id),

@@ -29,7 +29,11 @@ pub(crate) fn harden(name: &std::ffi::CStr) -> Vec<String> {
     if let Err(error) = SigSet::all().thread_block() {
         note("cannot block signals", &error);
     }
-    if let Err(error) = fs::write("/proc/self/oom_score_adj", "-1000") {
+    // In a container without CAP_SYS_RESOURCE this is refused: the usual case there, and nothing that
+    // an operator can change for one run.
+    if let Err(error) = fs::write("/proc/self/oom_score_adj", "-1000")
+        && error.kind() != std::io::ErrorKind::PermissionDenied
+    {
         note("cannot be kept from the out-of-memory killer", &error);
     }
     if let Err(error) = chdir("/") {

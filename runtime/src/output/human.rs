@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::consistency::Level;
 use crate::freeze::{FrozenState, StatusLine};
-use crate::manifest::{Manifest, MetadataValue, StepRecord, StepResult};
+use crate::manifest::{HookRecord, Manifest, MetadataValue, StepRecord, StepResult};
 use crate::plan::{Plan, explain};
 use crate::sequence::{Failure, Report};
 
@@ -74,10 +74,14 @@ pub fn report(report: &Report) -> String {
         let _ = write!(out, ", hold {}", duration(hold));
     }
     let _ = writeln!(out, ", whole run {}", duration(timings.total_ns));
-    for hook in &manifest.hooks {
-        for entry in &hook.metadata {
-            let _ = writeln!(out, "  {}: {} = {}", hook.name, entry.key, value(&entry.value));
-        }
+    for hook in manifest.hooks.iter().filter(|hook| !hook.metadata.is_empty()) {
+        let _ = writeln!(
+            out,
+            "  {} saved {} for whoever restores: `stillpoint show {}`",
+            hook.name,
+            position(hook).unwrap_or_else(|| format!("{} entries", hook.metadata.len())),
+            manifest.group
+        );
     }
     for warning in &manifest.warnings {
         let _ = writeln!(out, "warning: {warning}");
@@ -86,6 +90,39 @@ pub fn report(report: &Report) -> String {
         let _ = writeln!(out, "problem: {problem}");
     }
     let _ = writeln!(out, "state: {}", report.state);
+    out
+}
+
+/// Where in its log a database was, if the hook says so: what people look for first.
+fn position(hook: &HookRecord) -> Option<String> {
+    let find = |key: &str| hook.metadata.iter().find(|entry| entry.key == key);
+    let (file, at) = (find("binlog-file")?, find("binlog-position")?);
+    Some(format!("its position {}:{}", value(&file.value), value(&at.value)))
+}
+
+/// A manifest for people: what was saved for whoever restores.
+#[must_use]
+pub fn manifest(manifest: &Manifest) -> String {
+    let mut out = format!(
+        "{} ({})\n  level     {}\n  started   {}\n  provider  {}\n",
+        manifest.group, manifest.name, manifest.level, manifest.started, manifest.provider
+    );
+    for reason in &manifest.reasons {
+        let _ = writeln!(out, "  why not higher: {reason}");
+    }
+    for disk in &manifest.disks {
+        let _ = writeln!(out, "  disk      {} ({})", disk.id, disk.level);
+    }
+    for fs in &manifest.file_systems {
+        let _ = writeln!(out, "  frozen    {} ({})", fs.mount_point.display(), fs.fs_type);
+    }
+    for hook in &manifest.hooks {
+        let version = hook.version.as_deref().unwrap_or_default();
+        let _ = writeln!(out, "  hook      {} {version}", hook.name);
+        for entry in &hook.metadata {
+            let _ = writeln!(out, "    {} = {}", entry.key, value(&entry.value));
+        }
+    }
     out
 }
 

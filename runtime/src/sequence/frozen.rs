@@ -11,6 +11,7 @@ use crate::manifest::{StepRecord, StepResult};
 use crate::provider::{CreatedGroup, ProviderError};
 use crate::time::{Deadline, monotonic_ns};
 
+use super::events::Recorder;
 use super::prepared::{disarm, discard, note_frozen};
 use super::{Cause, Failure, Quiesced, Step, Thawed};
 
@@ -43,6 +44,13 @@ pub struct Snapshotted {
 pub(super) struct Request {
     pub(super) sent_ns: u64,
     pub(super) fixed_ns: u64,
+}
+
+impl Request {
+    fn step(self, result: StepResult, detail: String) -> StepRecord {
+        let times = step(Step::Snapshot, Some(self.sent_ns), Some(self.fixed_ns));
+        StepRecord { result, detail: Some(detail), ..times }
+    }
 }
 
 impl Frozen {
@@ -100,15 +108,8 @@ impl Frozen {
         let Self { quiesced, freeze, .. } = self;
         let mut held = quiesced.held;
         let thawed = thaw(freeze).await;
-        push_freeze_steps(&mut held.run.recorder, &thawed);
-        held.run.recorder.push(StepRecord {
-            step: Step::Snapshot.to_string(),
-            subject: None,
-            began_ns: request.sent_ns,
-            ended_ns: request.fixed_ns,
-            result: StepResult::Failed,
-            detail: Some(cause.to_string()),
-        });
+        let snapshot = request.step(StepResult::Failed, cause.to_string());
+        push_window(&mut held.run.recorder, &thawed, snapshot);
         let mut state = held.run.release_hooks(&mut held.hooks, Outcome::Failed).await;
         match thawed {
             Thawing::Done(guard, _) => {
@@ -134,15 +135,8 @@ impl Snapshotted {
         let Self { quiesced, freeze, created, request } = self;
         let Quiesced { mut held, held_since_ns } = quiesced;
         let thawed = thaw(freeze).await;
-        push_freeze_steps(&mut held.run.recorder, &thawed);
-        held.run.recorder.push(StepRecord {
-            step: Step::Snapshot.to_string(),
-            subject: None,
-            began_ns: request.sent_ns,
-            ended_ns: request.fixed_ns,
-            result: StepResult::Done,
-            detail: Some(created.id.clone()),
-        });
+        let snapshot = request.step(StepResult::Done, created.id.clone());
+        push_window(&mut held.run.recorder, &thawed, snapshot);
         let (guard, thaw) = match thawed {
             Thawing::Nothing => (None, None),
             Thawing::Done(guard, thaw) => (Some(*guard), Some(thaw)),
@@ -217,26 +211,30 @@ async fn thaw(freeze: Option<Freeze>) -> Thawing {
     }
 }
 
-/// Freeze and thaw, as the guard saw them: recorded after the thaw, nothing is written in between.
-fn push_freeze_steps(recorder: &mut super::events::Recorder, thawed: &Thawing) {
-    let Thawing::Done(_, thaw) = thawed else { return };
+/// The window, as guard and provider saw it: recorded after the thaw, nothing is written in between.
+fn push_window(recorder: &mut Recorder, thawed: &Thawing, snapshot: StepRecord) {
+    let Thawing::Done(_, thaw) = thawed else { return recorder.push(snapshot) };
     let times = || thaw.file_systems.iter().map(|fs| &fs.times);
-    let span = |began: Option<u64>, ended: Option<u64>, step: Step| StepRecord {
-        step: step.to_string(),
-        subject: None,
-        began_ns: began.unwrap_or_default(),
-        ended_ns: ended.unwrap_or_default(),
-        result: StepResult::Done,
-        detail: None,
-    };
-    recorder.push(span(
+    recorder.push(step(
+        Step::Freeze,
         times().map(|t| t.freeze_began_ns).min(),
         times().map(|t| t.frozen_ns).max(),
-        Step::Freeze,
     ));
-    recorder.push(span(
+    recorder.push(snapshot);
+    recorder.push(step(
+        Step::Thaw,
         times().map(|t| t.thaw_began_ns).min(),
         times().map(|t| t.thawed_ns).max(),
-        Step::Thaw,
     ));
+}
+
+fn step(step: Step, began_ns: Option<u64>, ended_ns: Option<u64>) -> StepRecord {
+    StepRecord {
+        step: step.to_string(),
+        subject: None,
+        began_ns: began_ns.unwrap_or_default(),
+        ended_ns: ended_ns.unwrap_or_default(),
+        result: StepResult::Done,
+        detail: None,
+    }
 }
