@@ -137,7 +137,7 @@ impl Need {
     fn clean(&mut self) {
         match self {
             Need::Sql { reason, .. } | Need::Program { reason, .. } | Need::Kv { reason, .. } => {
-                *reason = clean(reason, 200);
+                *reason = clean(reason, 500);
             }
             Need::Other { what } => *what = clean(what, 200),
         }
