@@ -1,5 +1,6 @@
 //! Legacy scripts, as their owners use them today: only the command has changed.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use stillpoint_tests::command::run;
 use stillpoint_tests::lab::{FsSpec, FsType, Lab};
+use stillpoint_tests::leftovers;
 use stillpoint_tests::stillpoint::{Run, Stillpoint};
 
 /// Two file systems; only `data` is in the snapshot.
@@ -15,6 +17,8 @@ struct Bench {
     lab: Lab,
     stillpoint: Stillpoint,
     scripts: PathBuf,
+    /// Cgroups that were there before.
+    cgroups: BTreeSet<PathBuf>,
 }
 
 impl Bench {
@@ -23,7 +27,7 @@ impl Bench {
         let lab = Lab::new(&specs, Duration::from_secs(300))?;
         let stillpoint = Stillpoint::new(&lab)?;
         let scripts = lab.scratch("scripts")?;
-        let bench = Self { lab, stillpoint, scripts };
+        let bench = Self { lab, stillpoint, scripts, cgroups: leftovers::cgroups() };
         bench.configure("1800s")?;
         Ok(bench)
     }
@@ -123,6 +127,7 @@ fn scripts_run_as_their_owners_expect() -> Result<()> {
     a_second_script_that_fails_is_told_and_the_snapshot_stays(&bench)?;
     a_background_writer_does_not_keep_the_file_system_frozen(&bench)?;
     a_script_that_hangs_in_the_kernel_is_told(&bench)?;
+    the_next_run_removes_what_could_not_be_removed_then(&bench)?;
     bench.lab.finish()
 }
 
@@ -289,6 +294,15 @@ fn a_script_that_hangs_in_the_kernel_is_told(bench: &Bench) -> Result<()> {
     ensure!(text.contains("cannot be killed yet") && text.contains("state D"), "{text}");
     bench.still_runs()?;
     bench.configure("1800s")
+}
+
+fn the_next_run_removes_what_could_not_be_removed_then(bench: &Bench) -> Result<()> {
+    bench.write("exit 0", "exit 0")?;
+    let run = bench.snapshot(&[])?;
+    bench.stillpoint.delete(run.succeeded()?.manifest()?.group()?)?;
+    let left: Vec<PathBuf> = leftovers::cgroups().difference(&bench.cgroups).cloned().collect();
+    ensure!(left.iter().all(|path| !path.to_string_lossy().contains("script")), "{left:?}");
+    Ok(())
 }
 
 fn is_running(command_line: &str) -> Result<bool> {

@@ -81,5 +81,8 @@ fn a_test_that_hangs_is_ended_with_its_lab() -> Result<()> {
     let mut maker = start_maker(Duration::from_secs(3))?;
     gone_within(&maker, Duration::from_secs(20))?;
     ensure!(!maker.process.wait()?.success());
-    Ok(())
+    // The watchdog says in its log that it had to step in.
+    let log = PathBuf::from(format!("{}.log", maker.directory.display()));
+    ensure!(std::fs::read_to_string(&log)?.contains("outlived"));
+    Ok(std::fs::remove_file(&log)?)
 }

@@ -101,7 +101,7 @@ fn part_of_dead(name: &str) -> Option<Part> {
 }
 
 /// When a process started, in the kernel's own clock ticks.
-fn start_time(pid: i32) -> Option<u64> {
+pub(super) fn start_time(pid: i32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // Field 22 of all; what follows the command begins with field 3.
     stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()

@@ -159,6 +159,10 @@ impl Hook for ScriptPair {
     }
 
     async fn prepare(&mut self, _deadline: Deadline) -> Result<Prepared, HookFailure> {
+        // Also those in which only a process was left that could not be killed then.
+        for line in recover::end_remains().await {
+            tracing::warn!("an agent died: {line}");
+        }
         self.pre_cgroup = Some(new_cgroup(Part::Pre)?);
         self.post_cgroup = Some(new_cgroup(Part::Post)?);
         Ok(Prepared {

@@ -20,10 +20,7 @@ pub struct Recovered {
 /// [`super::NAME`] that was not released; the scripts' hold is tied to no session that could have
 /// ended by itself.
 pub async fn recover(settings: &ScriptSettings, deadline: Deadline) -> Recovered {
-    let mut recovered = Recovered::default();
-    for (part, remains) in cgroup::remains() {
-        recovered.lines.extend(end(part, &remains).await);
-    }
+    let mut recovered = Recovered { lines: end_remains().await, undone: false };
     let undone = match ScriptPair::check(settings) {
         Ok(Some(mut pair)) => {
             run_post(&mut pair, deadline).await.map_err(|failure| failure.to_string())
@@ -37,6 +34,15 @@ pub async fn recover(settings: &ScriptSettings, deadline: Deadline) -> Recovered
         Err(why) => format!("the application may still be paused: {why}"),
     });
     recovered
+}
+
+/// Ends what the scripts of dead agents have left, and says what that was.
+pub(super) async fn end_remains() -> Vec<String> {
+    let mut lines = Vec::new();
+    for (part, remains) in cgroup::remains() {
+        lines.extend(end(part, &remains).await);
+    }
+    lines
 }
 
 async fn end(part: Part, remains: &Cgroup) -> Option<String> {

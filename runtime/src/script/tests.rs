@@ -493,8 +493,10 @@ async fn no_cgroup_of_ours_stays_behind() {
 async fn what_a_dead_agent_left_is_ended_and_undone() {
     let log = "echo $STILLPOINT_PHASE $STILLPOINT_OUTCOME >> $(dirname $STILLPOINT_SCRIPT)/log\n";
     let pair = Pair::new("#!/bin/sh\n", &format!("#!/bin/sh\n{log}"));
-    // No process has the id 0, so this agent is dead; and ours is not.
-    let remains = |part| format!("stillpoint-script-0-{}-0-{part}", std::process::id());
+    // The agent is a process that lives as long as the stage is set: other tests sweep, too.
+    let mut agent = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    let started = cgroup::start_time(agent.id().try_into().unwrap()).unwrap();
+    let remains = |part| format!("stillpoint-script-{}-{started}-0-{part}", agent.id());
     let holder = Cgroup::create(&remains("pre")).unwrap();
     let service = Cgroup::create(&remains("post")).unwrap();
     let ours = Cgroup::create(&cgroup::name_for(Part::Pre)).unwrap();
@@ -508,8 +510,15 @@ async fn what_a_dead_agent_left_is_ended_and_undone() {
     let directories = [holder.directory().to_owned(), service.directory().to_owned()];
     // An agent that dies drops nothing.
     std::mem::forget((holder, service));
+    agent.kill().unwrap();
+    agent.wait().unwrap();
 
     let recovered = recover(&pair.settings(), Deadline::after(SOON)).await;
+    let gone = |directory: &PathBuf| !directory.exists();
+    let deadline = Deadline::after(SOON);
+    while !directories.iter().all(gone) && !deadline.has_passed() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     let states: Vec<bool> = sleepers.iter_mut().map(|s| s.try_wait().unwrap().is_none()).collect();
     for mut sleeper in sleepers {
         sleeper.kill().unwrap();
@@ -518,7 +527,7 @@ async fn what_a_dead_agent_left_is_ended_and_undone() {
     assert!(recovered.undone, "{:?}", recovered.lines);
     assert_eq!(states, [false, true, true]);
     assert_eq!(pair.read("log"), "post-thaw aborted\n");
-    assert!(directories.iter().all(|directory| !directory.exists()));
+    assert!(directories.iter().all(gone));
 }
 
 #[tokio::test]
