@@ -22,7 +22,7 @@ pub trait Hook: Default + 'static {
     /// What the hook is and what it asks for. Always the same; no host function may be called.
     fn describe() -> Description;
 
-    /// Checks settings (JSON text, already checked against the schema of [`Self::describe`]) for
+    /// Checks settings (JSON text; nobody has compared it with the schema of [`Self::describe`]) for
     /// what a schema cannot say. Nothing may be contacted. By default everything is accepted.
     ///
     /// # Errors
@@ -172,6 +172,10 @@ impl Frozen {
         Frozen { consistency: Consistency::Application, metadata }
     }
 }
+
+/// The key under which `pre_freeze` says, in nanoseconds, for how long the application had been held
+/// when it returned: the host then does not count waiting for a lock as holding it.
+pub const HELD_BEFORE_FREEZE: &str = "held-before-freeze-ns";
 
 impl MetadataEntry {
     /// An entry of the manifest; `key` in kebab-case.

@@ -20,8 +20,9 @@ pub mod sql;
 pub mod testing;
 
 pub use hook::{
-    AppError, CapabilityNeed, Consistency, Description, Frozen, Hook, HookError, KvNeed, MetaValue,
-    MetadataEntry, Outcome, Phase, Plan, ProgramNeed, SettingsError, SqlNeed,
+    AppError, CapabilityNeed, Consistency, Description, Frozen, HELD_BEFORE_FREEZE, Hook,
+    HookError, KvNeed, MetaValue, MetadataEntry, Outcome, Phase, Plan, ProgramNeed, SettingsError,
+    SqlNeed,
 };
 #[doc(hidden)]
 pub use wit_bindgen::rt;

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use stillpoint_hook::sql::{Connection, Engine};
 use stillpoint_hook::{
-    Description, Frozen, Hook, HookError, MetadataEntry, Outcome, Plan, info, run,
+    Description, Frozen, HELD_BEFORE_FREEZE, Hook, HookError, MetadataEntry, Outcome, Plan, info,
+    run,
 };
 
 use lock::{Holder, Locked, RESERVE};
@@ -221,7 +222,7 @@ fn under_the_lock(
         MetadataEntry::new("retries", i64::from(locked.retries)),
         MetadataEntry::new("open-transactions", count(locked.open_transactions)),
         milliseconds("lock-wait-ms", locked.waited),
-        milliseconds("locked-before-freeze-ms", held),
+        MetadataEntry::new(HELD_BEFORE_FREEZE, i64::try_from(held.as_nanos()).unwrap_or(i64::MAX)),
     ]);
     Ok((position, metadata))
 }

@@ -45,13 +45,18 @@ pub async fn load(
     Ok(Loaded { hooks, reasons: Vec::new() })
 }
 
-/// Scripts that are missing or invalid give a file-system-consistent snapshot, with the reason.
-fn scripts(config: &Config) -> Loaded {
-    let settings = ScriptSettings {
+/// The legacy pair, as the configuration has it.
+pub fn script_settings(config: &Config) -> ScriptSettings {
+    ScriptSettings {
         pre: config.scripts.pre.clone(),
         post: config.scripts.post.clone(),
         timeout: config.scripts.timeout,
-    };
+    }
+}
+
+/// Scripts that are missing or invalid give a file-system-consistent snapshot, with the reason.
+fn scripts(config: &Config) -> Loaded {
+    let settings = script_settings(config);
     let limited = |code, detail| Loaded {
         hooks: Vec::new(),
         reasons: vec![Reason { limits_to: Level::FileSystem, code, detail, disks: Vec::new() }],

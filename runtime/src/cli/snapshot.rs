@@ -42,6 +42,7 @@ async fn request(paths: &Paths, config: &Config, args: &Snapshot) -> Result<Requ
     request.expedite_rcu = config.snapshot.expedite_rcu;
     request.keep_warm = config.snapshot.keep_warm;
     request.run_dir = paths.run();
+    request.scripts = hooks::script_settings(config);
     request.context = RunContext::new(request.context.run_id, false, canceller.token());
     let loaded = hooks::load(paths, config, &request).await?;
     request.hooks = loaded.hooks;

@@ -1,13 +1,14 @@
 //! `stillpoint status`, `thaw`, `recover`: what an operator needs at three in the morning.
 
 use stillpoint::exit_code::ExitCode;
-use stillpoint::freeze::{self, FileSystemOutcome, RecoverError, Recovery};
+use stillpoint::freeze::{self, FileSystemOutcome, RecoverError};
 use stillpoint::journal::RunLock;
 use stillpoint::output::human;
 use stillpoint::paths::Paths;
+use stillpoint::sequence;
 
 use super::args::{Global, Thaw};
-use super::{CommandError, Outcome, print, print_json};
+use super::{CommandError, Outcome, hooks, print, print_json, setup};
 
 /// Which file systems are frozen.
 pub fn status(global: &Global, paths: &Paths) -> Outcome {
@@ -52,12 +53,17 @@ pub fn recover(global: &Global, paths: &Paths) -> Outcome {
         let (code, hint) = (error.exit_code(), error.hint());
         CommandError::new(code, error).hint(hint)
     })?;
-    let recovery = freeze::recover(&paths.run()).map_err(recover_error)?;
-    drop(lock);
+    let scripts = hooks::script_settings(&setup::config(paths)?);
+    let run_dir = paths.run();
+    let lines = setup::block_on(async { sequence::recover(&lock, &run_dir, &scripts).await })?;
+    let lines = lines.map_err(recover_error)?;
     if global.json {
-        print_json(&recovery);
-    } else {
-        print(&told(&recovery));
+        print_json(&serde_json::json!({ "schema_version": 1, "exit_code": 0, "done": lines }));
+    } else if lines.is_empty() {
+        print("nothing was left behind\n");
+    }
+    if !global.json {
+        print(&lines.iter().map(|line| format!("{line}\n")).collect::<String>());
     }
     Ok(ExitCode::Ok)
 }
@@ -65,12 +71,4 @@ pub fn recover(global: &Global, paths: &Paths) -> Outcome {
 fn recover_error(error: RecoverError) -> CommandError {
     let hint = error.hint();
     CommandError::new(ExitCode::CannotThaw, error).hint(hint)
-}
-
-fn told(recovery: &Recovery) -> String {
-    let said = recovery.lines();
-    if said.is_empty() {
-        return "nothing was left behind\n".into();
-    }
-    said.iter().map(|line| format!("{line}\n")).collect()
 }

@@ -111,12 +111,12 @@ impl super::Recovery {
             }
         }
         if let Some(run) = &self.run {
-            let hooks: Vec<_> = run.unfinished_hooks().collect();
-            lines.push(format!(
-                "run {} did not release {}; the sessions of its hooks ended with it",
-                run.run_id,
-                hooks.join(", ")
-            ));
+            for hook in run.unfinished_hooks().filter(|hook| *hook != crate::script::NAME) {
+                lines.push(format!(
+                    "run {} did not release hook {hook}; its sessions, and its locks, ended with it",
+                    run.run_id
+                ));
+            }
         }
         lines
     }

@@ -133,7 +133,7 @@ impl Snapshotted {
     /// If a file system cannot be thawed. Applications are released and the group removed by then.
     pub async fn thaw(self) -> Result<Thawed, Failure> {
         let Self { quiesced, freeze, created, request } = self;
-        let Quiesced { mut held, held_since_ns } = quiesced;
+        let Quiesced { mut held } = quiesced;
         let thawed = thaw(freeze).await;
         let snapshot = request.step(StepResult::Done, created.id.clone());
         push_window(&mut held.run.recorder, &thawed, snapshot);
@@ -149,7 +149,7 @@ impl Snapshotted {
             }
         };
         held.guard = guard;
-        let mut thawed = Thawed { held, held_since_ns, created, request, thaw };
+        let mut thawed = Thawed { held, created, request, thaw };
         thawed.judge();
         Ok(thawed)
     }

@@ -8,10 +8,14 @@ use futures_util::future::join_all;
 use crate::config::grants::OnFailure;
 use crate::consistency::{Level, Reason, ReasonCode};
 use crate::hook::{Hook, HookFailure, HookFailureKind, Outcome, Prepared};
-use crate::manifest::{HookRecord, MetadataEntry, StepRecord, StepResult};
+use crate::manifest::{HookRecord, MetadataEntry, MetadataValue, StepRecord, StepResult};
 use crate::time::{Deadline, monotonic_ns};
 
 use super::events::{Recorder, Step};
+
+/// The key under which a hook says for how long it had held its application when `pre-freeze`
+/// returned (hooks-sdk/wit, `frozen`).
+const HELD_BEFORE_FREEZE: &str = "held-before-freeze-ns";
 
 /// A hook, and its place in the run.
 #[derive(Debug)]
@@ -60,6 +64,8 @@ struct Entry {
     /// `pre-freeze` was called, whatever came of it: it must be released.
     attempted: bool,
     quiesced: bool,
+    /// From when to when it held its application.
+    held: Option<(u64, u64)>,
     record: HookRecord,
 }
 
@@ -73,7 +79,16 @@ pub(super) struct HookSet {
 struct Done<T> {
     index: usize,
     began_ns: u64,
+    ended_ns: u64,
     result: Result<T, HookFailure>,
+}
+
+impl<T> Done<T> {
+    async fn by(index: usize, act: impl Future<Output = Result<T, HookFailure>>) -> Self {
+        let began_ns = monotonic_ns();
+        let result = act.await;
+        Self { index, began_ns, ended_ns: monotonic_ns(), result }
+    }
 }
 
 impl HookSet {
@@ -94,15 +109,11 @@ impl HookSet {
                     released: false,
                     metadata: Vec::new(),
                 };
-                Entry { planned, wave, attempted: false, quiesced: false, record }
+                Entry { planned, wave, attempted: false, quiesced: false, held: None, record }
             })
             .collect();
         entries.sort_by(|a, b| (a.wave, &a.record.name).cmp(&(b.wave, &b.record.name)));
         Ok(Self { entries })
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
     }
 
     pub(super) fn records(&self) -> Vec<HookRecord> {
@@ -120,6 +131,13 @@ impl HookSet {
         entry.map(|entry| entry.planned.on_failure).unwrap_or_default()
     }
 
+    /// From the first application locked to the last one released.
+    pub(super) fn hold_ns(&self) -> Option<u64> {
+        let held = || self.entries.iter().filter_map(|entry| entry.held);
+        let (since, until) = (held().map(|h| h.0).min()?, held().map(|h| h.1).max()?);
+        Some(until.saturating_sub(since))
+    }
+
     pub(super) fn attempted(&self) -> usize {
         self.entries.iter().filter(|entry| entry.attempted).count()
     }
@@ -133,17 +151,16 @@ impl HookSet {
         reasons: &mut Vec<Reason>,
     ) -> Result<Vec<(String, Prepared)>, HookFailure> {
         let done = join_all(self.entries.iter_mut().enumerate().map(async |(index, entry)| {
-            let began_ns = monotonic_ns();
-            Done { index, began_ns, result: entry.planned.hook.prepare(deadline).await }
+            Done::by(index, entry.planned.hook.prepare(deadline)).await
         }))
         .await;
         let mut prepared = Vec::new();
         let mut fatal = None;
         let mut left_out = Vec::new();
-        for Done { index, began_ns, result } in done {
+        for Done { index, began_ns, ended_ns, result } in done {
             let entry = &self.entries[index];
             let detail = result.as_ref().map(|p| p.summary.clone()).map_err(ToString::to_string);
-            record_hook(recorder, Step::Prepare, &entry.record.name, began_ns, &detail);
+            record_hook(recorder, Step::Prepare, &entry.record.name, (began_ns, ended_ns), &detail);
             match result {
                 Ok(found) => prepared.push((entry.record.name.clone(), found)),
                 Err(failure) => match reason_to_go_on(entry.planned.on_failure, &failure) {
@@ -186,19 +203,26 @@ impl HookSet {
             }
             let members = self.entries.iter_mut().enumerate().filter(|(_, e)| e.wave == wave);
             let done = join_all(members.map(async |(index, entry)| {
-                let began_ns = monotonic_ns();
                 let deadline = entry.planned.deadline(deadline);
-                Done { index, began_ns, result: entry.planned.hook.pre_freeze(deadline).await }
+                Done::by(index, entry.planned.hook.pre_freeze(deadline)).await
             }))
             .await;
             let mut fatal = None;
-            for Done { index, began_ns, result } in done {
+            for Done { index, began_ns, ended_ns, result } in done {
                 let entry = &mut self.entries[index];
                 let detail = result.as_ref().map(|_| String::new()).map_err(ToString::to_string);
-                record_hook(recorder, Step::Quiesce, &entry.record.name, began_ns, &detail);
+                record_hook(
+                    recorder,
+                    Step::Quiesce,
+                    &entry.record.name,
+                    (began_ns, ended_ns),
+                    &detail,
+                );
                 match result {
                     Ok(quiesced) => {
                         entry.quiesced = true;
+                        let since_ns = held_since((began_ns, ended_ns), &quiesced.metadata);
+                        entry.held = Some((since_ns, since_ns));
                         entry.record.level = quiesced.level;
                         entry.record.metadata = quiesced.metadata;
                         reasons.extend(hook_lowered(&entry.record));
@@ -228,15 +252,14 @@ impl HookSet {
     ) -> Vec<HookFailure> {
         let members = self.entries.iter_mut().enumerate().filter(|(_, entry)| entry.quiesced);
         let done = join_all(members.map(async |(index, entry)| {
-            let began_ns = monotonic_ns();
-            Done { index, began_ns, result: entry.planned.hook.confirm(deadline).await }
+            Done::by(index, entry.planned.hook.confirm(deadline)).await
         }))
         .await;
         let mut failures = Vec::new();
-        for Done { index, began_ns, result } in done {
+        for Done { index, began_ns, ended_ns, result } in done {
             let entry = &mut self.entries[index];
             let detail = result.as_ref().map(|()| String::new()).map_err(ToString::to_string);
-            record_hook(recorder, Step::Confirm, &entry.record.name, began_ns, &detail);
+            record_hook(recorder, Step::Confirm, &entry.record.name, (began_ns, ended_ns), &detail);
             entry.record.confirmed = result.is_ok();
             if let Err(failure) = result {
                 reasons.push(Reason {
@@ -273,7 +296,13 @@ impl HookSet {
             for (name, began_ns, attempted, result) in ended {
                 if attempted || result.is_err() {
                     let detail = result.as_ref().map(|()| String::new()).map_err(Clone::clone);
-                    record_hook(recorder, Step::Release, &name, began_ns, &detail);
+                    record_hook(
+                        recorder,
+                        Step::Release,
+                        &name,
+                        (began_ns, monotonic_ns()),
+                        &detail,
+                    );
                 }
                 failures.extend(result.err());
             }
@@ -291,7 +320,7 @@ async fn release_one(
     let began_ns = monotonic_ns();
     let result = release(entry, outcome, budget).await;
     let detail = result.as_ref().map(|()| String::new()).map_err(Clone::clone);
-    record_hook(recorder, Step::Release, &entry.record.name, began_ns, &detail);
+    record_hook(recorder, Step::Release, &entry.record.name, (began_ns, monotonic_ns()), &detail);
     if let Err(failure) = result {
         recorder.warn(failure);
     }
@@ -303,7 +332,11 @@ async fn release(entry: &mut Entry, outcome: Outcome, budget: Duration) -> Resul
     let hook = &mut entry.planned.hook;
     let mut failures = Vec::new();
     if entry.attempted {
-        match hook.post_thaw(outcome, post_thaw).await {
+        let released = hook.post_thaw(outcome, post_thaw).await;
+        if let Some((_, until_ns)) = &mut entry.held {
+            *until_ns = monotonic_ns();
+        }
+        match released {
             Ok(more) => merge(&mut entry.record.metadata, more),
             // Its sessions were closed with its instance: the application is released, and the
             // failure that cost the instance has been told.
@@ -316,6 +349,19 @@ async fn release(entry: &mut Entry, outcome: Outcome, budget: Duration) -> Resul
     }
     entry.record.released = failures.is_empty();
     if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) }
+}
+
+/// When a hook began to hold: by its own account, which can only be later than when it was called;
+/// without one, when it was called.
+fn held_since((called_ns, returned_ns): (u64, u64), metadata: &[MetadataEntry]) -> u64 {
+    let said = metadata.iter().find(|entry| entry.key == HELD_BEFORE_FREEZE);
+    match said.map(|entry| &entry.value) {
+        Some(MetadataValue::Integer(ns)) => {
+            let held_ns = u64::try_from(*ns).unwrap_or(u64::MAX);
+            returned_ns.saturating_sub(held_ns).max(called_ns)
+        }
+        _ => called_ns,
+    }
 }
 
 fn merge(metadata: &mut Vec<MetadataEntry>, more: Vec<MetadataEntry>) {
@@ -354,7 +400,7 @@ fn record_hook(
     recorder: &mut Recorder,
     step: Step,
     name: &str,
-    began_ns: u64,
+    (began_ns, ended_ns): (u64, u64),
     detail: &Result<String, String>,
 ) {
     let (result, detail) = match detail {
@@ -365,7 +411,7 @@ fn record_hook(
         step: step.to_string(),
         subject: Some(name.to_owned()),
         began_ns,
-        ended_ns: monotonic_ns(),
+        ended_ns,
         result,
         detail: (!detail.is_empty()).then(|| detail.clone()),
     });

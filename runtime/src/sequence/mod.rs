@@ -16,6 +16,7 @@ mod frozen;
 mod hooks;
 mod prepared;
 mod quiesced;
+mod recover;
 mod request;
 mod thawed;
 
@@ -25,6 +26,7 @@ pub use frozen::{Frozen, Snapshotted};
 pub use hooks::PlannedHook;
 pub use prepared::{Planned, Prepared, Rehearsed};
 pub use quiesced::Quiesced;
+pub use recover::recover;
 pub use request::Request;
 pub use thawed::{Released, Report, Thawed};
 

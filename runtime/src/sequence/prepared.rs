@@ -11,6 +11,7 @@ use crate::time::Deadline;
 
 use super::events::Recorder;
 use super::hooks::HookSet;
+use super::recover::recover;
 use super::{Cause, Failure, MachineState, Quiesced, Request, Run, SnapshotState, Step};
 
 /// It is known what would be frozen. Nothing is held but the run's lock.
@@ -65,7 +66,7 @@ impl Planned {
             Ok(hooks) => hooks,
             Err(order) => return Err(early(Cause::HookOrder(order), recorder)),
         };
-        let lock = match lock_and_recover(&request, &mut recorder) {
+        let lock = match lock_and_recover(&request, &mut recorder).await {
             Ok(lock) => lock,
             Err(cause) => return Err(early(cause, recorder)),
         };
@@ -224,7 +225,6 @@ impl Rehearsed {
             return Err(self.abort(Step::Quiesce, cause).await);
         }
         let run = &mut self.run;
-        let held_since_ns = crate::time::monotonic_ns();
         let running = run.recorder.begin(Step::Quiesce, None);
         let lock = &mut run.lock;
         let quiesced = self
@@ -242,7 +242,7 @@ impl Rehearsed {
         match quiesced {
             Ok(()) => {
                 run.recorder.done(running, None);
-                Ok(Quiesced { held: self, held_since_ns })
+                Ok(Quiesced { held: self })
             }
             Err(cause) => {
                 run.recorder.failed(running, cause.to_string());
@@ -280,9 +280,9 @@ pub(crate) async fn plan_disks(request: &Request) -> Result<Plan, Cause> {
     Ok(plan::plan(&inventory, &disks, &scope)?)
 }
 
-fn lock_and_recover(request: &Request, recorder: &mut Recorder) -> Result<RunLock, Cause> {
+async fn lock_and_recover(request: &Request, recorder: &mut Recorder) -> Result<RunLock, Cause> {
     let lock = RunLock::acquire(&request.run_dir, &request.context.run_id)?;
-    for line in crate::freeze::recover(&request.run_dir)?.lines() {
+    for line in recover(&lock, &request.run_dir, &request.scripts).await? {
         recorder.warn(format!("an earlier run died: {line}"));
     }
     Ok(lock)

@@ -11,7 +11,6 @@ use super::{Failure, Frozen, Rehearsed, Step};
 #[must_use = "applications are waiting"]
 pub struct Quiesced {
     pub(super) held: Rehearsed,
-    pub(super) held_since_ns: u64,
 }
 
 impl Quiesced {

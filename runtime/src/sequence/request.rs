@@ -9,6 +9,7 @@ use crate::hook::{CancelToken, RunContext};
 use crate::paths::Paths;
 use crate::plan::Scope;
 use crate::provider::Provider;
+use crate::script::ScriptSettings;
 
 use super::events::{Observer, Silent};
 use super::hooks::PlannedHook;
@@ -30,6 +31,8 @@ pub struct Request {
     pub expedite_rcu: bool,
     /// Repeat the rehearsal until the freeze.
     pub keep_warm: bool,
+    /// The legacy pair: its undo is run if a run died between the two.
+    pub scripts: ScriptSettings,
     /// Lock and journal.
     pub run_dir: PathBuf,
     /// What makes the snapshot.
@@ -57,6 +60,7 @@ impl Request {
             deadlines: Deadlines::default(),
             expedite_rcu: true,
             keep_warm: true,
+            scripts: ScriptSettings::default(),
             run_dir: Paths::default().run(),
             provider,
             hooks: Vec::new(),

@@ -8,7 +8,7 @@ use crate::manifest::{
     DiskRecord, FileSystemRecord, Manifest, SCHEMA_VERSION, StepResult, Timings,
 };
 use crate::provider::{CreatedGroup, Member};
-use crate::time::{Deadline, monotonic_ns};
+use crate::time::Deadline;
 
 use super::failure::SnapshotState;
 use super::frozen::Request;
@@ -20,7 +20,6 @@ use super::{Cause, Failure, MachineState, Rehearsed, Step};
 #[must_use = "applications are waiting"]
 pub struct Thawed {
     pub(super) held: Rehearsed,
-    pub(super) held_since_ns: u64,
     pub(super) created: CreatedGroup,
     pub(super) request: Request,
     pub(super) thaw: Option<Thaw>,
@@ -56,7 +55,7 @@ impl Thawed {
     /// Lets each hook prove that it was quiesced all the time, then releases in reverse. Neither
     /// can fail the run: what cannot be proved lowers the level, what cannot be released is told.
     pub async fn release(self) -> Released {
-        let Self { mut held, held_since_ns, created, request, thaw } = self;
+        let Self { mut held, created, request, thaw } = self;
         let run = &mut held.run;
         let running = run.recorder.begin(Step::Confirm, None);
         let deadline = Deadline::after(run.request.deadlines.confirm);
@@ -70,8 +69,7 @@ impl Thawed {
         let result = if released { StepResult::Done } else { StepResult::UndoFailed };
         run.recorder.end(running, result, None);
 
-        let hold_ns =
-            (!held.hooks.is_empty()).then(|| monotonic_ns().saturating_sub(held_since_ns));
+        let hold_ns = held.hooks.hold_ns();
         if let Some(guard) = held.guard.take() {
             disarm(guard, &mut held.run.recorder).await;
         }
