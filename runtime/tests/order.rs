@@ -394,6 +394,17 @@ async fn an_instance_that_is_gone_counts_as_released() {
 }
 
 #[tokio::test]
+async fn a_run_without_hooks_is_never_called_application() {
+    let run_dir = tempfile::tempdir().unwrap();
+    let provider = FakeProvider { script: Script::default(), hangs: false, fixed: true };
+    let mut request = Request::new("alone", Arc::new(provider));
+    request.run_dir = run_dir.path().join("run");
+    let report = sequence::run(request).await.unwrap();
+    assert_eq!(report.manifest.level, Level::FileSystem);
+    assert_eq!(report.manifest.reasons[0].code, ReasonCode::NoHook);
+}
+
+#[tokio::test]
 async fn a_second_run_at_the_same_time_is_refused_and_named() {
     let run_dir = tempfile::tempdir().unwrap();
     let run_dir = run_dir.path().join("run");

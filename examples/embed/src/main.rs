@@ -1,6 +1,6 @@
 //! Embeds the runtime with a provider of its own: freezes the file system mounted at the directory
 //! given, and "snapshots" it by noting the time. Run as root: `embed /mnt/data`.
-use std::{os::unix::fs::MetadataExt as _, path::PathBuf, sync::Arc};
+use std::{io::Write as _, os::unix::fs::MetadataExt as _, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 use stillpoint::manifest::Manifest;
@@ -15,7 +15,6 @@ type Answer<T> = Result<T, ProviderError>;
 
 #[derive(Debug)]
 struct Notes(Disk);
-
 #[async_trait]
 impl Provider for Notes {
     fn name(&self) -> &str {
@@ -39,7 +38,8 @@ impl PreparedGroup for Notes {
         Ok(vec![Member { disk, snapshot: "a note".into(), bytes: None }])
     }
     async fn record(&mut self, manifest: &Manifest) -> Answer<()> {
-        println!("level {}, window {} ns", manifest.level, manifest.timings.window_ns);
+        let mut out = std::io::stdout();
+        let _ = writeln!(out, "level {}, {} ns", manifest.level, manifest.timings.window_ns);
         Ok(())
     }
     async fn discard(&mut self) -> Answer<()> {

@@ -1,7 +1,7 @@
 //! From the request to the point where nothing is left but to lock: plan, prepare, rehearse.
 
 use crate::config::grants::OnFailure;
-use crate::consistency::{Level, ReasonCode};
+use crate::consistency::{Level, Reason, ReasonCode, level_after};
 use crate::guard::{self, ArmedGuard, GuardError, GuardOptions};
 use crate::hook::{Outcome, Prepared as HookPrepared};
 use crate::journal::RunLock;
@@ -53,7 +53,10 @@ impl Planned {
         let mut recorder = Recorder::new(request.observer.clone());
         let running = recorder.begin(Step::Plan, None);
         let hooks = std::mem::take(&mut request.hooks);
-        let reasons = std::mem::take(&mut request.reasons);
+        let mut reasons = std::mem::take(&mut request.reasons);
+        if hooks.is_empty() && level_after(&reasons) > Level::FileSystem {
+            reasons.push(no_hook());
+        }
         let early = |cause: Cause, recorder: Recorder| Failure {
             during: Step::Plan,
             cause,
@@ -286,6 +289,16 @@ async fn lock_and_recover(request: &Request, recorder: &mut Recorder) -> Result<
         recorder.warn(format!("an earlier run died: {line}"));
     }
     Ok(lock)
+}
+
+/// Nobody was asked, so nobody can have been quiesced.
+fn no_hook() -> Reason {
+    Reason {
+        limits_to: Level::FileSystem,
+        code: ReasonCode::NoHook,
+        detail: "no application was asked to hold still".into(),
+        disks: Vec::new(),
+    }
 }
 
 fn summary(plan: &Plan) -> Option<String> {
