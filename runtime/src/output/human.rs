@@ -193,7 +193,8 @@ pub fn status(lines: &[StatusLine]) -> String {
         };
         let ours = if line.ours { " (by us)" } else { "" };
         let _ = write!(out, "{state:<9} {} ({}){ours}", line.mount_point.display(), line.fs_type);
-        if let Some(detail) = &line.detail {
+        let unusual = line.state != FrozenState::Running;
+        if let Some(detail) = line.detail.as_ref().filter(|_| unusual) {
             let _ = write!(out, ": {detail}");
         }
         out.push('\n');

@@ -146,6 +146,14 @@ impl Recorder {
         self.end(running, StepResult::Done, detail.into());
     }
 
+    /// A step of hooks ended; without hooks there was nothing to do.
+    pub(super) fn hooks_done(&mut self, running: Running, none: bool, result: StepResult) {
+        if none {
+            return self.end(running, StepResult::Skipped, Some("no hook".to_owned()));
+        }
+        self.end(running, result, None);
+    }
+
     pub(super) fn failed(&mut self, running: Running, detail: impl Into<Option<String>>) {
         self.end(running, StepResult::Failed, detail.into());
     }

@@ -131,6 +131,10 @@ impl HookSet {
         entry.map(|entry| entry.planned.on_failure).unwrap_or_default()
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// From the first application locked to the last one released.
     pub(super) fn hold_ns(&self) -> Option<u64> {
         let held = || self.entries.iter().filter_map(|entry| entry.held);

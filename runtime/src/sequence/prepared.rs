@@ -5,6 +5,7 @@ use crate::consistency::{Level, Reason, ReasonCode, level_after};
 use crate::guard::{self, ArmedGuard, GuardError, GuardOptions};
 use crate::hook::{Outcome, Prepared as HookPrepared};
 use crate::journal::RunLock;
+use crate::manifest::StepResult;
 use crate::plan::{self, Inventory, Plan};
 use crate::provider::{GroupRequest, PreparedGroup};
 use crate::time::Deadline;
@@ -244,7 +245,7 @@ impl Rehearsed {
             .and_then(|()| run.check_cancelled());
         match quiesced {
             Ok(()) => {
-                run.recorder.done(running, None);
+                run.recorder.hooks_done(running, self.hooks.is_empty(), StepResult::Done);
                 Ok(Quiesced { held: self })
             }
             Err(cause) => {

@@ -61,13 +61,13 @@ impl Thawed {
         let deadline = Deadline::after(run.request.deadlines.confirm);
         let unproved = held.hooks.confirm(deadline, &mut run.recorder, &mut run.reasons).await;
         let result = if unproved.is_empty() { StepResult::Done } else { StepResult::Failed };
-        run.recorder.end(running, result, None);
+        run.recorder.hooks_done(running, held.hooks.is_empty(), result);
 
         let running = run.recorder.begin(Step::Release, None);
         let state = run.release_hooks(&mut held.hooks, Outcome::Captured).await;
         let released = state.not_released.is_empty();
         let result = if released { StepResult::Done } else { StepResult::UndoFailed };
-        run.recorder.end(running, result, None);
+        run.recorder.hooks_done(running, held.hooks.is_empty(), result);
 
         let hold_ns = held.hooks.hold_ns();
         if let Some(guard) = held.guard.take() {
