@@ -10,9 +10,11 @@ use std::path::{Path, PathBuf};
 use schemars::{JsonSchema, schema_for};
 use stillpoint::config::Config;
 use stillpoint::config::connections::Connections;
+use stillpoint::freeze::{FileSystemOutcome, StatusLine};
 use stillpoint::manifest::Manifest;
 use stillpoint::output::json::{FailureDocument, PlanDocument, RunDocument};
 use stillpoint::paths::Paths;
+use stillpoint::provider::{AttachedCopy, GroupSummary};
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
@@ -38,6 +40,10 @@ fn the_schemas_of_the_commands_output_are_checked_in() {
     check::<RunDocument>("snapshot.schema.json");
     check::<PlanDocument>("plan.schema.json");
     check::<FailureDocument>("failure.schema.json");
+    check::<Vec<StatusLine>>("status.schema.json");
+    check::<Vec<FileSystemOutcome>>("thaw.schema.json");
+    check::<Vec<GroupSummary>>("list.schema.json");
+    check::<Vec<AttachedCopy>>("restore.schema.json");
 }
 
 /// The text of the README's nth block of TOML.

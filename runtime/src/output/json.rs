@@ -1,4 +1,4 @@
-//! One JSON document per command. The schema is checked in as `docs/output.schema.json`.
+//! One JSON document per command. The schemas are checked in: `docs/<command>.schema.json`.
 
 use schemars::JsonSchema;
 use serde::Serialize;
