@@ -10,11 +10,13 @@ help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: setup-demo hooks build ## A live MariaDB, a real snapshot, a restore, and the proof
+	sync # what the build wrote is not to stand in the way of the demo's own disks
 	target/release/demo
 
 test: setup-test lint hooks unit suites ## Everything that must pass before something lands
 
 bench: setup-bench hooks build ## Windows, holds and stalls against the alternatives, in one run
+	sync
 	target/release/bench
 
 lint: ## Formatting and lints
@@ -23,10 +25,14 @@ lint: ## Formatting and lints
 
 unit: hooks ## Unit and integration tests of the crates
 	cargo build -p stillpoint
+	cargo test --workspace --exclude stillpoint-tests --no-run
+	sync # what the build wrote is not to stand in the way of the tests' own disks
 	cargo test --workspace --exclude stillpoint-tests
 
 suites: hooks ## The main job, faults and bad input, on real servers and file systems
-	cargo build -p stillpoint
+	cargo build -p stillpoint -p embed
+	cargo test -p stillpoint-tests --no-run
+	sync
 	STILLPOINT_BIN=$(CURDIR)/target/debug/stillpoint cargo test -p stillpoint-tests -- --test-threads=1 --nocapture
 
 build:

@@ -5,6 +5,9 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
 
 use nix::libc;
 
@@ -15,10 +18,14 @@ use crate::plan::{BlockNode, DevId, Inventory};
 use crate::provider::{Disk, ProviderError};
 use crate::sys::loopdev::{self, LoopStatus};
 use crate::sys::reflink;
+use crate::time::Deadline;
 
 /// From this number of extents on, a clone takes so long that applications notice: 17 000 extents
 /// took 300–1000 ms, inside the window.
 const MANY_EXTENTS: u32 = 2_000;
+
+/// How long the devices have to answer, all together. They need less than a millisecond.
+const ONE_LOOK: Duration = Duration::from_secs(5);
 
 /// An image that can be cloned, opened.
 #[derive(Debug)]
@@ -31,27 +38,34 @@ pub(super) struct Image {
     pub(super) disk: Disk,
 }
 
-/// The disks that this provider serves.
+/// The disks that this provider serves. A device that does not answer, because what it lies on is
+/// frozen by somebody or dead, is left out, and keeps nobody else from being served.
 pub(super) fn disks(store: &Store) -> Result<Vec<Disk>, ProviderError> {
-    let inventory = Inventory::collect().map_err(plan_error)?;
+    let inventory = Arc::new(Inventory::collect().map_err(plan_error)?);
     let mut disks: Vec<Disk> = Vec::new();
     let mut refused: Vec<String> = Vec::new();
     let mut ids = BTreeSet::new();
-    for node in inventory.blocks.values() {
-        let Some(backing) = &node.backing else { continue };
-        if store.is_copy(&backing.path) {
-            continue;
-        }
-        match open(&inventory, node) {
-            Ok(Image { mut disk, .. }) => {
+    let looks: Vec<_> = inventory
+        .blocks
+        .values()
+        .filter(|node| node.backing.as_ref().is_some_and(|it| !store.is_copy(&it.path)))
+        .map(|node| (node.name.clone(), look(&inventory, node)))
+        .collect();
+    let deadline = Deadline::after(ONE_LOOK);
+    for (name, answer) in looks {
+        let answer = answer.recv_timeout(deadline.remaining()).unwrap_or_else(|_| {
+            Err(format!("it does not answer within {ONE_LOOK:?}: is what it lies on frozen?"))
+        });
+        match answer {
+            Ok(mut disk) => {
                 if !ids.insert(disk.id.clone()) {
-                    disk.id = second_id(&disk.id, &node.name);
+                    disk.id = second_id(&disk.id, &name);
                 }
                 disks.push(disk);
             }
             Err(why) => {
-                tracing::debug!("/dev/{} cannot be snapshotted: {why}", node.name);
-                refused.push(format!("/dev/{}: {why}", node.name));
+                tracing::debug!("/dev/{name} cannot be snapshotted: {why}");
+                refused.push(format!("/dev/{name}: {why}"));
             }
         }
     }
@@ -59,6 +73,17 @@ pub(super) fn disks(store: &Store) -> Result<Vec<Disk>, ProviderError> {
         return Err(none(&refused));
     }
     Ok(disks)
+}
+
+/// Looks at one device, in a thread that may hang.
+fn look(inventory: &Arc<Inventory>, node: &BlockNode) -> Receiver<Result<Disk, String>> {
+    let (answer, receiver) = channel();
+    let (inventory, node) = (Arc::clone(inventory), node.clone());
+    std::thread::spawn(move || {
+        // Nobody waits any more: the answer is not needed.
+        let _ = answer.send(open(&inventory, &node).map(|image| image.disk));
+    });
+    receiver
 }
 
 fn none(refused: &[String]) -> ProviderError {
