@@ -92,10 +92,16 @@ fn not_opened(target: &Target, error: &Error) -> Refusal {
                 connection.described_at
             ),
         ),
-        other => (clean(&other.to_string(), LONGEST_MESSAGE), server_hint(target)),
+        other => (plain(other), server_hint(target)),
     };
     let message = format!("connection `{}`: {said}", connection.name);
     Refusal { error: SqlError::Unavailable(message), hint: Some(hint) }
+}
+
+/// What went wrong, without what the client's error types put in front of it at every level.
+fn plain(error: &Error) -> String {
+    let text = error.to_string();
+    clean(text.trim_start_matches("Input/output error: "), LONGEST_MESSAGE)
 }
 
 fn server_hint(target: &Target) -> String {
@@ -416,7 +422,7 @@ fn translated(error: &Error) -> (SqlError, bool) {
             (SqlError::Unsupported(words(&error.to_string())), false)
         }
         Error::Io(_) | Error::Driver(mysql_async::DriverError::ConnectionClosed) => {
-            (SqlError::ConnectionLost(words(&error.to_string())), true)
+            (SqlError::ConnectionLost(plain(error)), true)
         }
         other => (SqlError::Other(words(&other.to_string())), true),
     }
