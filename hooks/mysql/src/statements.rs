@@ -92,8 +92,7 @@ pub const GTID_MARIADB: &str = "SELECT @@GLOBAL.gtid_binlog_pos AS `gtid-binlog-
 /// GTID set (MySQL).
 pub const GTID_MYSQL: &str = "SELECT @@GLOBAL.gtid_executed AS `gtid-executed`";
 /// InnoDB's log sequence numbers (MariaDB).
-pub const LSN_MARIADB: &str = "SHOW GLOBAL STATUS WHERE Variable_name IN \
-    ('Innodb_lsn_current', 'Innodb_lsn_last_checkpoint')";
+pub const LSN_MARIADB: &str = "SHOW GLOBAL STATUS LIKE 'Innodb_lsn_%'";
 /// InnoDB's log sequence numbers, as JSON (MySQL from 8.0).
 pub const LSN_MYSQL: &str = "SELECT storage_engines FROM performance_schema.log_status";
 
