@@ -128,6 +128,7 @@ fn scripts_run_as_their_owners_expect() -> Result<()> {
     a_background_writer_does_not_keep_the_file_system_frozen(&bench)?;
     a_script_that_hangs_in_the_kernel_is_told(&bench)?;
     the_next_run_removes_what_could_not_be_removed_then(&bench)?;
+    an_agent_that_dies_between_the_scripts_is_undone_by_recover(&bench)?;
     bench.lab.finish()
 }
 
@@ -302,6 +303,40 @@ fn the_next_run_removes_what_could_not_be_removed_then(bench: &Bench) -> Result<
     bench.stillpoint.delete(run.succeeded()?.manifest()?.group()?)?;
     let left: Vec<PathBuf> = leftovers::cgroups().difference(&bench.cgroups).cloned().collect();
     ensure!(left.iter().all(|path| !path.to_string_lossy().contains("script")), "{left:?}");
+    Ok(())
+}
+
+fn an_agent_that_dies_between_the_scripts_is_undone_by_recover(bench: &Bench) -> Result<()> {
+    bench.clear()?;
+    let log = bench.log().display().to_string();
+    let (began, go) = (bench.script("began"), bench.script("never"));
+    bench.write(
+        &format!(
+            "echo pre >>{log}; touch {}; while ! test -e {}; do sleep 0.05; done",
+            began.display(),
+            go.display()
+        ),
+        &format!("echo post-$STILLPOINT_OUTCOME >>{log}"),
+    )?;
+    let mut agent = bench.stillpoint.start_snapshot("killed")?;
+    let patience = std::time::Instant::now() + Duration::from_secs(20);
+    while !began.exists() {
+        ensure!(std::time::Instant::now() < patience, "the first script did not begin");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    agent.kill()?;
+    agent.wait()?;
+    bench.still_runs()?;
+    ensure!(bench.logged() == "pre\n", "{}", bench.logged());
+
+    let recover = bench.stillpoint.run(["recover"])?;
+    recover.succeeded()?;
+    ensure!(recover.stdout.contains("was run to resume"), "{}", recover.description());
+    ensure!(bench.logged() == "pre\npost-aborted\n", "{}", bench.logged());
+    let again = bench.stillpoint.run(["recover"])?;
+    again.succeeded()?;
+    ensure!(again.stdout == "nothing was left behind\n", "{}", again.description());
+    ensure!(!is_running(&bench.script("prescript.sh").display().to_string())?);
     Ok(())
 }
 
