@@ -277,12 +277,19 @@ pub fn give_back(holder: Holder, control: &Connection, server: &Server) -> Resul
     prove_gone(&id, control)
 }
 
+/// What gives back what a session took, in reverse.
+fn unlock_statements(
+    server: &Server,
+    instance_locked: bool,
+) -> impl Iterator<Item = &'static str> + use<> {
+    let instance = server.dialect.instance_lock().map(|(_, unlock)| unlock);
+    [Some(s::UNLOCK_TABLES), instance.filter(|_| instance_locked)].into_iter().flatten()
+}
+
 /// The quick way, if the session is there to take it: closing releases too, but when the server
 /// notices.
 fn unlock(session: &Connection, server: &Server, instance_locked: bool) {
-    let instance = server.dialect.instance_lock().map(|(_, unlock)| unlock);
-    let instance = instance.filter(|_| instance_locked);
-    for statement in [Some(s::UNLOCK_TABLES), instance].into_iter().flatten() {
+    for statement in unlock_statements(server, instance_locked) {
         if !session.is_alive() {
             return;
         }
@@ -333,9 +340,7 @@ fn with_proof(error: HookError, given_back: Result<(), String>) -> HookError {
 /// What could not be proven, in words.
 pub fn release(holder: Holder, control: &Connection, server: &Server) -> Result<(), String> {
     let limit = Some(GIVE_BACK);
-    let instance = server.dialect.instance_lock().map(|(_, unlock)| unlock);
-    let instance = instance.filter(|_| holder.instance_locked);
-    let mut statements = [Some(s::UNLOCK_TABLES), instance].into_iter().flatten();
+    let mut statements = unlock_statements(server, holder.instance_locked);
     if statements.all(|statement| holder.session.execute(statement, &[], limit).is_ok()) {
         return Ok(());
     }

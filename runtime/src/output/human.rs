@@ -140,9 +140,6 @@ pub fn failure(failure: &Failure) -> String {
     let mut out = String::new();
     let _ = writeln!(out, "error: {}: {}", failure.during, failure.cause);
     out.push_str(&causes(std::error::Error::source(&failure.cause)));
-    for undo in &failure.undo_failures {
-        let _ = writeln!(out, "could not be undone: {undo}");
-    }
     for warning in &failure.warnings {
         let _ = writeln!(out, "warning: {warning}");
     }

@@ -26,7 +26,7 @@ pub struct RunDocument {
     pub state: String,
     /// What went wrong, if anything.
     pub error: Option<ErrorDocument>,
-    /// What went wrong after the snapshot without making it unusable.
+    /// What went wrong beside that: a release that reported trouble, a manifest that was not kept.
     pub problems: Vec<String>,
     /// Every step with its times, if no manifest was written.
     pub steps: Vec<StepRecord>,
@@ -104,7 +104,7 @@ impl From<&Failure> for RunDocument {
                 causes: chain(std::error::Error::source(&failure.cause)),
                 hint: failure.hint(),
             }),
-            problems: failure.undo_failures.clone(),
+            problems: failure.state.not_released.clone(),
             steps: failure.steps.clone(),
             manifest: None,
         }

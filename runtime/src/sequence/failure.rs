@@ -15,7 +15,7 @@ use crate::provider::ProviderError;
 
 use super::events::Step;
 
-/// A run failed, and everything that it had done is undone, or named here.
+/// A run failed, and everything that it had done is undone, or named in its state.
 #[derive(Debug, thiserror::Error)]
 #[error("{during}")]
 pub struct Failure {
@@ -24,8 +24,6 @@ pub struct Failure {
     /// Why.
     #[source]
     pub cause: Cause,
-    /// What could not be undone, in words.
-    pub undo_failures: Vec<String>,
     /// The state the machine is in now.
     pub state: MachineState,
     /// Every step with its times.

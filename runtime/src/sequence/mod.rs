@@ -89,7 +89,6 @@ impl Run {
         Failure {
             during,
             cause: cause.into(),
-            undo_failures: Vec::new(),
             state,
             steps: self.recorder.steps().to_vec(),
             warnings: self.recorder.warnings().to_vec(),

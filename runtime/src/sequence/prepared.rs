@@ -61,7 +61,6 @@ impl Planned {
         let early = |cause: Cause, recorder: Recorder| Failure {
             during: Step::Plan,
             cause,
-            undo_failures: Vec::new(),
             state: MachineState::default(),
             steps: recorder.steps().to_vec(),
             warnings: recorder.warnings().to_vec(),
@@ -155,13 +154,7 @@ impl Prepared {
         }
         match self.arm_and_rehearse().await {
             Ok(guard) => Ok(self.rehearsed(Some(guard))),
-            Err((during, cause)) => {
-                let Self { mut run, mut hooks, mut group, .. } = self;
-                let mut state = run.release_hooks(&mut hooks, Outcome::Aborted).await;
-                note_frozen(&mut state, &cause);
-                state.snapshot = discard(&mut *group, false).await;
-                Err(run.fail(during, cause, state))
-            }
+            Err((during, cause)) => Err(self.rehearsed(None).abort(during, cause).await),
         }
     }
 
