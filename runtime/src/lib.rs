@@ -37,4 +37,6 @@ pub mod script;
 pub mod sequence;
 pub mod time;
 
+mod cgroup;
 mod sys;
+mod walk;
