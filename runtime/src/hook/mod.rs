@@ -12,21 +12,23 @@
 //! [`SessionRegistry`](crate::capability::registry::SessionRegistry) with which the host closes
 //! sessions without the guest, and the [`CancelToken`] that asks hooks to unwind.
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub mod cancel;
 mod component;
+mod cpu;
 pub mod description;
 pub mod digest;
 mod engine;
 mod host;
 mod load;
 mod logs;
+mod schema;
 mod since_v0_1_0;
 mod store;
 pub(crate) mod text;
+mod wasi;
 mod wasm;
 
 pub use cancel::{CancelSource, CancelToken};
@@ -43,7 +45,7 @@ pub use store::{
 
 use async_trait::async_trait;
 
-use crate::config::read::Location;
+use crate::config::grants::SettingPlaces;
 use crate::consistency::Level;
 use crate::manifest::MetadataEntry;
 use crate::time::Deadline;
@@ -124,6 +126,11 @@ pub trait Hook: Send + fmt::Debug {
     /// The digest of what runs: `sha256:…` of the component, or of a script.
     fn digest(&self) -> Option<String>;
 
+    /// Where its grants are: such a hook can be loaded again after its agent died, to finish.
+    fn grant_file(&self) -> Option<&Path> {
+        None
+    }
+
     /// Before anything is held.
     async fn prepare(&mut self, deadline: Deadline) -> Result<Prepared, HookFailure>;
 
@@ -165,6 +172,9 @@ pub enum HookFailureKind {
     Application,
     /// The hook itself failed.
     Internal,
+    /// It passed a bound of its grant that stops it (memory, processor time, calls), and its
+    /// instance is gone.
+    Limit,
     /// It trapped, and its instance is gone.
     Trapped,
     /// Its instance is gone since an earlier phase.
@@ -202,8 +212,8 @@ pub(crate) struct Identity {
     pub(crate) digest: Digest,
     /// Where its grants are.
     pub(crate) grant_file: PathBuf,
-    /// Where its settings are, by key.
-    pub(crate) settings_at: BTreeMap<String, Location>,
+    /// Where its settings are.
+    pub(crate) settings_at: SettingPlaces,
 }
 
 impl Identity {
@@ -214,7 +224,7 @@ impl Identity {
             version: String::new(),
             digest: Digest::of(&[]),
             grant_file: PathBuf::new(),
-            settings_at: BTreeMap::new(),
+            settings_at: SettingPlaces::default(),
         }
     }
 }

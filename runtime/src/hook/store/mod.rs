@@ -16,7 +16,7 @@ use std::time::Duration;
 use wasmtime::component::Component;
 
 use super::component::{self, NotAHook};
-use super::description::Description;
+use super::description::{Description, Need};
 use super::digest::Digest;
 use super::engine::HookEngine;
 use super::since_v0_1_0::{self, Ready};
@@ -196,14 +196,27 @@ impl HookStore {
         Ok(installed)
     }
 
-    /// The component that a grant names, ready to be instantiated. Nothing is compiled.
-    pub(super) fn ready(&self, digest: &Digest) -> Result<(Installed, Ready), StoreError> {
+    /// The component that a grant names. Nothing is compiled.
+    pub(super) fn image(&self, digest: &Digest) -> Result<(Installed, Component), StoreError> {
         let installed = self.find(&digest.to_string())?;
         self.check_component(&installed)?;
         let component = self.load_image(&installed)?;
-        let ready = Ready::new(self.engine.engine(), &component)
-            .map_err(|error| self.no_image(&installed, format!("{error:#}")))?;
-        Ok((installed, ready))
+        Ok((installed, component))
+    }
+
+    /// Makes it ready to be instantiated; what of WASI is granted is there to be found.
+    pub(super) fn ready(
+        &self,
+        installed: &Installed,
+        component: &Component,
+        wasi: bool,
+    ) -> Result<Ready, StoreError> {
+        Ready::new(self.engine.engine(), component, wasi)
+            .map_err(|error| self.no_image(installed, format!("{error:#}")))
+    }
+
+    pub(super) fn paths(&self) -> &Paths {
+        &self.paths
     }
 
     pub(super) fn engine(&self) -> &HookEngine {
@@ -220,16 +233,18 @@ impl HookStore {
         };
         let compiling = tokio::task::spawn_blocking(move || {
             let component = component::compile(&engine, &bytes)?;
-            let ready = Ready::new(&engine, &component).map_err(|error| NotAHook {
-                problem: format!("its imports or exports do not fit the contract: {error:#}"),
-                hint: format!(
-                    "build it against stillpoint:hook@{}, as it is in hooks-sdk/wit",
-                    since_v0_1_0::VERSION
-                ),
-            })?;
-            Ok((bytes, component, ready))
+            let wasi = component::wasi_imports(&engine, &component);
+            let ready =
+                Ready::new(&engine, &component, !wasi.is_empty()).map_err(|error| NotAHook {
+                    problem: format!("its imports or exports do not fit the contract: {error:#}"),
+                    hint: format!(
+                        "build it against stillpoint:hook@{}, as it is in hooks-sdk/wit",
+                        since_v0_1_0::VERSION
+                    ),
+                })?;
+            Ok((bytes, component, ready, wasi))
         });
-        let (bytes, component, ready) = compiling
+        let (bytes, component, ready, wasi) = compiling
             .await
             .map_err(|error| NotAHook {
                 problem: format!("compiling it failed: {error}"),
@@ -237,13 +252,16 @@ impl HookStore {
             })
             .and_then(|compiled| compiled)
             .map_err(refused)?;
-        let description = describe(&self.engine, &ready, Deadline::after(DESCRIBE))
+        let mut description = describe(&self.engine, &ready, Deadline::after(DESCRIBE))
             .await
             .map_err(|(problem, hint)| NotAHook {
                 problem: format!("its `describe` failed: {problem}"),
                 hint: hint.unwrap_or_else(|| "report this to the hook's author".into()),
             })
             .map_err(refused)?;
+        if !wasi.is_empty() {
+            description.needs.push(Need::Wasi { imports: wasi });
+        }
         Ok(Compiled { digest: Digest::of(&bytes), bytes, component, description })
     }
 
