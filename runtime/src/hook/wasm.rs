@@ -25,7 +25,8 @@ use super::host::{HostState, PhaseClock, RunContext};
 use super::since_v0_1_0::{Called, Instance, Ready};
 use super::text::{LONGEST_MESSAGE, clean};
 use super::{
-    Failed, Hook, HookFailure, HookFailureKind, Identity, Outcome, Phase, Prepared, Quiesced,
+    Failed, Hook, HookFailure, HookFailureKind, Identity, Outcome, Phase, Prepared, Provenance,
+    Quiesced,
 };
 use crate::capability::Powers;
 use crate::config::grants::Limits;
@@ -222,6 +223,10 @@ impl Hook for WasmHook {
 
     fn digest(&self) -> Option<String> {
         Some(self.identity.digest.to_string())
+    }
+
+    fn provenance(&self) -> Provenance {
+        self.identity.provenance.clone()
     }
 
     async fn prepare(&mut self, deadline: Deadline) -> Result<Prepared, HookFailure> {
