@@ -242,15 +242,14 @@ impl process::Host for HostState {
         self.count_call()?;
         let (stdin, timeout) = (stdin.unwrap_or_default(), timeout.map(Duration::from_nanos));
         let call = Call { command, arguments, stdin, timeout };
-        let ran = self.run_program(call).await;
-        Ok(ran.map(process::Output::from).map_err(process::Error::from))
+        Ok(self.run_program(call).await.map(Into::into).map_err(Into::into))
     }
 }
 
 impl kv::Host for HostState {
     async fn get(&mut self, key: String) -> wasmtime::Result<Result<Option<Vec<u8>>, kv::Error>> {
         self.count_call()?;
-        let got = match self.check_phase("nothing may be kept") {
+        let got = match self.check_phase("no state may be read or kept") {
             Ok(()) => self.kv.get(&key, self.clock.deadline).await,
             Err(denial) => Err(denial.into()),
         };
@@ -278,7 +277,7 @@ impl HostState {
         key: &str,
         value: Option<Vec<u8>>,
     ) -> wasmtime::Result<Result<(), kv::Error>> {
-        let changed = match self.check_phase("nothing may be kept") {
+        let changed = match self.check_phase("no state may be read or kept") {
             Ok(()) => self.kv.set(key, value, self.clock.deadline).await,
             Err(denial) => Err(denial.into()),
         };

@@ -28,7 +28,8 @@ use super::host::{HostState, LimitReached, PhaseClock, RunContext};
 use super::since_v0_1_0::{Called, Instance, Ready};
 use super::text::{LONGEST_MESSAGE, clean};
 use super::{
-    Failed, Hook, HookFailure, HookFailureKind, Identity, Outcome, Phase, Prepared, Quiesced,
+    Failed, Hook, HookFailure, HookFailureKind, Identity, Outcome, Phase, Prepared, Provenance,
+    Quiesced,
 };
 use crate::capability::Powers;
 use crate::capability::process::Unfinished;
@@ -232,6 +233,10 @@ impl Hook for WasmHook {
 
     fn digest(&self) -> Option<String> {
         Some(self.identity.digest.to_string())
+    }
+
+    fn provenance(&self) -> Provenance {
+        self.identity.provenance.clone()
     }
 
     fn grant_file(&self) -> Option<&Path> {

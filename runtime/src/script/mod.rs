@@ -25,6 +25,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 pub use crate::cgroup::Survivor;
 use crate::consistency::Level;
@@ -51,7 +53,8 @@ const LEFTOVER_GRACE: Duration = Duration::from_secs(5);
 const QUOTED_LINES: usize = 5;
 
 /// Which scripts, and how long each may take.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct ScriptSettings {
     /// Runs before the freeze.
     pub pre: PathBuf,

@@ -31,6 +31,8 @@ pub async fn recover(
     lines.extend(process::end_remains(Deadline::after(PROGRAMS)).await);
     let Some(run) = &recovery.run else { return Ok(lines) };
     if run.unfinished_hooks().any(|hook| hook == script::NAME) {
+        // Its own: those that are configured today may be others.
+        let scripts = run.scripts.as_ref().unwrap_or(scripts);
         let recovered = script::recover(scripts, Deadline::after(scripts.timeout + GRACE)).await;
         lines.extend(recovered.lines);
         if !recovered.undone {
