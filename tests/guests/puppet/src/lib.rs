@@ -20,7 +20,7 @@ use stillpoint::hook::types::{
 };
 use stillpoint::hook::{kv, log, process, run, sql};
 
-/// Tests overwrite what follows the `=` in the finished component.
+/// Tests overwrite what follows the `=` in the finished component: with a way to misbehave, or a version.
 static DESCRIBE: [u8; 24] = *b"PUPPET-DESCRIBE=honest  ";
 
 /// What it asks for on `main`.
@@ -65,7 +65,7 @@ impl Guest for Puppet {
         }
         Description {
             name: if mode.trim() == "badname" { "../puppet".into() } else { "puppet".into() },
-            version: "0.1.0".into(),
+            version: if mode.starts_with(|c: char| c.is_ascii_digit()) { mode.trim().into() } else { "0.1.0".into() },
             summary: "does what its settings say".into(),
             settings_schema: r#"{"type":"object","additionalProperties":{"type":"array","items":{"type":"string"}}}"#.into(),
             needs: vec![CapabilityNeed::Sql(SqlNeed {
