@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
+pub mod bundle;
 pub mod cancel;
 pub(crate) mod compile;
 mod component;
@@ -25,6 +26,7 @@ mod engine;
 mod host;
 mod load;
 mod logs;
+pub mod oci;
 mod since_v0_1_0;
 mod store;
 pub(crate) mod text;
