@@ -69,6 +69,12 @@ impl Paths {
         self.root.join("var/cache/stillpoint")
     }
 
+    /// `var/lib/stillpoint/manifests`: manifests of groups that lie elsewhere, `<group>.json`.
+    #[must_use]
+    pub fn manifests(&self) -> PathBuf {
+        self.root.join("var/lib/stillpoint/manifests")
+    }
+
     /// `run/stillpoint`: lock and journal; on tmpfs, because it is written while others are frozen.
     #[must_use]
     pub fn run(&self) -> PathBuf {
