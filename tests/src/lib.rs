@@ -12,6 +12,7 @@
 //! | [`file_writers`] | one writer per file system, to see a freeze as users do |
 //! | [`stillpoint`] | the program under test, as its users run it |
 //! | [`leftovers`] | what is still there when everything should be gone |
+//! | [`cloud`] | the ECS emulator, with the lab's loop devices as disks |
 //! | [`by_hand`] | the snapshot that a shell takes |
 //! | [`rig`] | all of it put together for the main job |
 //! | [`stats`] | medians and their like |
@@ -22,6 +23,7 @@
 )]
 
 pub mod by_hand;
+pub mod cloud;
 pub mod command;
 pub mod file_writers;
 pub mod journal;

@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+use crate::cloud::Cloud;
 use crate::command::describe;
 use crate::lab::Lab;
 use crate::oracle::{BinlogPosition, Claim, Restored, RestoredServer};
@@ -58,6 +59,7 @@ pub struct Stillpoint {
     binary: PathBuf,
     root: PathBuf,
     lab: PathBuf,
+    environment: Vec<(String, String)>,
 }
 
 impl Stillpoint {
@@ -67,21 +69,35 @@ impl Stillpoint {
     /// # Errors
     /// If there is no binary, or a file cannot be written.
     pub fn new(lab: &Lab) -> Result<Self> {
-        let own = Self { binary: binary()?, root: lab.root(), lab: lab.directory().to_owned() };
+        let own = Self::unconfigured(lab)?;
         own.configure(&own.settings(lab, NO_SCRIPTS))?;
         Ok(own)
     }
 
-    /// `stillpoint.toml` for this lab: provider, disks, and then `more`.
+    /// As [`Stillpoint::new`], with the provider `alibaba` and this cloud.
+    ///
+    /// # Errors
+    /// As [`Stillpoint::new`].
+    pub fn in_cloud(lab: &Lab, cloud: &Cloud) -> Result<Self> {
+        let environment = cloud.environment().to_vec();
+        let own = Self { environment, ..Self::unconfigured(lab)? };
+        own.configure(&settings(lab, "alibaba", NO_SCRIPTS))?;
+        Ok(own)
+    }
+
+    fn unconfigured(lab: &Lab) -> Result<Self> {
+        Ok(Self {
+            binary: binary()?,
+            root: lab.root(),
+            lab: lab.directory().to_owned(),
+            environment: Vec::new(),
+        })
+    }
+
+    /// `stillpoint.toml` for this lab: provider `reflink`, disks, and then `more`.
     #[must_use]
     pub fn settings(&self, lab: &Lab, more: &str) -> String {
-        let mounts: Vec<String> =
-            lab.file_systems().iter().map(|fs| format!("{:?}", fs.mount.display())).collect();
-        let mounts: Vec<String> = mounts.iter().map(|quoted| quoted.replace('\\', "")).collect();
-        format!(
-            "[provider]\nkind = \"reflink\"\n\n[snapshot]\nmounts = [{}]\n\n{more}\n",
-            mounts.join(", ")
-        )
+        settings(lab, "reflink", more)
     }
 
     /// Writes `stillpoint.toml`.
@@ -153,6 +169,7 @@ impl Stillpoint {
     ) -> Command {
         let mut command = crate::command::of_lab(&self.binary, &self.lab);
         command.arg("--root").arg(&self.root).args(arguments).stdin(Stdio::null());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 
@@ -258,6 +275,17 @@ impl Stillpoint {
     pub fn delete(&self, group: &str) -> Result<()> {
         self.run(["delete", group])?.succeeded().map(drop)
     }
+}
+
+/// `stillpoint.toml` for a lab: this provider, the lab's file systems, and then `more`.
+#[must_use]
+pub fn settings(lab: &Lab, provider: &str, more: &str) -> String {
+    let mounts: Vec<String> =
+        lab.file_systems().iter().map(|fs| format!("\"{}\"", fs.mount.display())).collect();
+    format!(
+        "[provider]\nkind = \"{provider}\"\n\n[snapshot]\nmounts = [{}]\n\n{more}\n",
+        mounts.join(", ")
+    )
 }
 
 /// `[scripts]` switched off: no test finds what somebody left in /tmp.

@@ -25,6 +25,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::consistency::Level;
 use crate::hook::{Hook, HookFailure, HookFailureKind, Outcome, Phase, Prepared, Quiesced};
@@ -51,7 +53,8 @@ const LEFTOVER_GRACE: Duration = Duration::from_secs(5);
 const QUOTED_LINES: usize = 5;
 
 /// Which scripts, and how long each may take.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct ScriptSettings {
     /// Runs before the freeze.
     pub pre: PathBuf,

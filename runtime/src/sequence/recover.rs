@@ -26,6 +26,8 @@ pub async fn recover(
     let mut lines = recovery.lines();
     let Some(run) = &recovery.run else { return Ok(lines) };
     if run.unfinished_hooks().any(|hook| hook == script::NAME) {
+        // Its own: those that are configured today may be others.
+        let scripts = run.scripts.as_ref().unwrap_or(scripts);
         let recovered = script::recover(scripts, Deadline::after(scripts.timeout + GRACE)).await;
         lines.extend(recovered.lines);
         if !recovered.undone {
