@@ -3,6 +3,7 @@
 //! errors that they raise are those that their users know.
 
 #![expect(clippy::print_stderr, reason = "a test that is left out says so, loudly")]
+#![expect(clippy::expect_used, reason = "the functions here are parts of tests")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
