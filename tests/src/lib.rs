@@ -14,6 +14,7 @@
 //! | [`registry`] | an OCI registry, with TLS and a login where wanted |
 //! | [`leftovers`] | what is still there when everything should be gone |
 //! | [`cloud`] | the ECS emulator, with the lab's loop devices as disks |
+//! | [`cloud_rig`] | a lab in that cloud, and what must not be seen of it |
 //! | [`by_hand`] | the snapshot that a shell takes |
 //! | [`rig`] | all of it put together for the main job |
 //! | [`stats`] | medians and their like |
@@ -25,6 +26,7 @@
 
 pub mod by_hand;
 pub mod cloud;
+pub mod cloud_rig;
 pub mod command;
 pub mod file_writers;
 pub mod journal;
