@@ -13,6 +13,7 @@
 //! | [`stillpoint`] | the program under test, as its users run it |
 //! | [`plugin`] | the plug-in of Cloud Assistant, as its users run it |
 //! | [`plugin_manager`] | how Cloud Assistant's manager splits, installs and runs |
+//! | [`registry`] | an OCI registry, with TLS and a login where wanted |
 //! | [`leftovers`] | what is still there when everything should be gone |
 //! | [`cloud`] | the ECS emulator, with the lab's loop devices as disks |
 //! | [`by_hand`] | the snapshot that a shell takes |
@@ -35,6 +36,7 @@ pub mod mariadb;
 pub mod oracle;
 pub mod plugin;
 pub mod plugin_manager;
+pub mod registry;
 pub mod rig;
 pub mod stats;
 pub mod stillpoint;

@@ -28,9 +28,9 @@ impl ManagerCall {
     /// If no plug-in is named.
     pub fn read(line: &[String]) -> Result<Self> {
         let value = |flag: &str| -> Option<String> {
-            let at = line.iter().position(|word| {
-                word.split(['=', ':']).next() == Some(&format!("--{flag}"))
-            })?;
+            let at = line
+                .iter()
+                .position(|word| word.split(['=', ':']).next() == Some(&format!("--{flag}")))?;
             // Behind the first `=` or `:`, or else the next word.
             match line[at].split_once(['=', ':']) {
                 Some((_, value)) => Some(value.to_owned()),
@@ -65,9 +65,7 @@ pub fn shell_words(text: &str) -> Vec<String> {
         while rest.next_if(|c| is_space(*c)).is_some() {}
         match rest.peek() {
             None => return words,
-            Some('#') => {
-                while rest.next_if(|c| *c != '\n').is_some() {}
-            }
+            Some('#') => while rest.next_if(|c| *c != '\n').is_some() {},
             Some(_) => match word(&mut rest) {
                 Some(word) => words.push(word),
                 None => return words,
@@ -146,7 +144,8 @@ impl InstalledPlugin {
         ensure!(program.is_file(), "238 PLUGIN_FORMAT: no {}", program.display());
         fs::set_permissions(&program, fs::Permissions::from_mode(0o744))?;
         // 60 if it is absent or no number.
-        let timeout_seconds = field("timeout").ok().and_then(|text| text.parse().ok()).unwrap_or(60);
+        let timeout_seconds =
+            field("timeout").ok().and_then(|text| text.parse().ok()).unwrap_or(60);
         Ok(Self { directory, program, timeout_seconds, config: config.clone() })
     }
 

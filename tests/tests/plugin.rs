@@ -277,7 +277,8 @@ fn the_log_is_never_on_a_frozen_file_system(bench: &PluginBench) -> Result<()> {
     }
     ensure!(!bench.lab.mount("data").join("log").exists());
     // What the operator names is used, and refused where it would be frozen.
-    for (place, used) in [(free.join("own.log"), true), (bench.lab.mount("data").join("l"), false)] {
+    for (place, used) in [(free.join("own.log"), true), (bench.lab.mount("data").join("l"), false)]
+    {
         let cloud = Cloud::new(&bench.lab)?;
         let run = bench.run(&cloud, &[&format!("-LogFile={}", place.display())])?;
         run.succeeded()?;

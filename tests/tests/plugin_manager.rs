@@ -205,7 +205,8 @@ fn wait_for(agent: &mut Child, moment: impl Fn() -> bool) -> Result<()> {
 
 /// Nothing is held any more: more than the looks that fix the point in time have been taken.
 fn members_are_awaited(cloud: &Cloud) -> bool {
-    let looks = cloud.calls("DescribeSnapshotGroups").len() + cloud.calls("DescribeSnapshots").len();
+    let looks =
+        cloud.calls("DescribeSnapshotGroups").len() + cloud.calls("DescribeSnapshots").len();
     looks > 6
 }
 

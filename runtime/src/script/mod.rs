@@ -28,12 +28,12 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use crate::cgroup::Survivor;
 use crate::consistency::Level;
 use crate::hook::{Hook, HookFailure, HookFailureKind, Outcome, Phase, Prepared, Quiesced};
 use crate::manifest::{MetadataEntry, MetadataValue};
 use crate::time::Deadline;
 
-pub use cgroup::Survivor;
 pub use check::SIZE_LIMIT;
 pub use problem::{Role, ScriptProblem, Violation};
 pub use recover::{Recovered, recover};

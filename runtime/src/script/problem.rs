@@ -69,7 +69,9 @@ impl ScriptProblem {
                 format!("name the real place of {} {}", component.display(), self.role.named())
             }
             Violation::NotRegular { .. } | Violation::HardLinks { .. } => {
-                format!("remove {path} and install the script anew: install -m 0700 -o root -g root <script> {path}")
+                format!(
+                    "remove {path} and install the script anew: install -m 0700 -o root -g root <script> {path}"
+                )
             }
             Violation::Owner { .. } => {
                 format!("read {path} first: somebody else wrote it; then chown root:root {path}")
@@ -86,7 +88,10 @@ impl ScriptProblem {
                 directory.display()
             ),
             Violation::NoExec => {
-                format!("keep the scripts in a directory such as /etc/stillpoint/scripts, and name them {}", self.role.named())
+                format!(
+                    "keep the scripts in a directory such as /etc/stillpoint/scripts, and name them {}",
+                    self.role.named()
+                )
             }
             Violation::NoInterpreterLine => {
                 format!("make the first line of {path} `#!/bin/sh`")
