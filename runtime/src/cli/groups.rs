@@ -3,15 +3,9 @@
 use stillpoint::exit_code::ExitCode;
 use stillpoint::output::human;
 use stillpoint::paths::Paths;
-use stillpoint::provider::ProviderError;
 
 use super::args::Global;
-use super::{CommandError, Outcome, print, print_json, setup};
-
-fn provider_error(error: ProviderError) -> CommandError {
-    let hint = error.hint.clone();
-    CommandError::new(error.exit_code, error).hint(hint)
-}
+use super::{CommandError, Outcome, print, print_json, provider_error, setup};
 
 /// The snapshots there are.
 pub fn list(global: &Global, paths: &Paths) -> Outcome {
