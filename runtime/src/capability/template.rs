@@ -2,15 +2,17 @@
 
 use serde_json::Value;
 
+use super::process::{ProgramAsk, find_program, grant_section};
 use super::statement::placeholders;
 use crate::config::grants::{Limits, MOST_KV_BYTES};
 use crate::hook::description::{Description, Need};
 use crate::hook::digest::Digest;
-use crate::hook::text::clean;
+use crate::hook::text::{changes_direction, clean};
 
 /// A ready grant file for a component: everything that it asks for, each with its reason, for the
 /// operator to read and to shorten. `targets` says for names that the component asks for which
-/// connection of `connections.toml` is meant, where that has another name. Pure.
+/// connection of `connections.toml` is meant, where that has another name. Programs are looked for in
+/// the usual directories.
 #[must_use]
 pub fn grant_template(
     description: &Description,
@@ -137,8 +139,10 @@ fn section(need: &Need, targets: &[(String, String)]) -> Option<String> {
             text.push_str("]\n");
             text
         }
-        Need::Program { command, reason, .. } => {
-            comment(&format!("asks for the program {command}, not served yet: {reason}"))
+        Need::Program { command, arguments, stdin_scripts, reason, required } => {
+            let (stdin, required) = (stdin_scripts.as_slice(), *required);
+            let ask = ProgramAsk { command, arguments, stdin, reason, required };
+            grant_section(&ask, find_program(command).as_deref())
         }
         Need::Other { what } => {
             comment(&format!("asks for {what}, which this version does not know"))
@@ -166,7 +170,7 @@ fn comment(text: &str) -> String {
 }
 
 /// A TOML string on one line.
-fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     let mut quoted = String::from("\"");
     for character in text.chars() {
         match character {
@@ -174,7 +178,7 @@ fn quoted(text: &str) -> String {
             '\\' => quoted.push_str("\\\\"),
             '\n' => quoted.push_str("\\n"),
             '\t' => quoted.push_str("\\t"),
-            hidden if hidden.is_control() => {
+            hidden if hidden.is_control() || changes_direction(hidden) => {
                 quoted.push_str(&format!("\\u{:04X}", u32::from(hidden)));
             }
             visible => quoted.push(visible),

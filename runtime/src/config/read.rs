@@ -125,7 +125,7 @@ impl Document {
         &self.path
     }
 
-    /// Its text.
+    /// Its content.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text

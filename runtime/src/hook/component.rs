@@ -36,7 +36,7 @@ pub(crate) fn compile(engine: &Engine, bytes: &[u8]) -> Result<Component, NotAHo
     Ok(component)
 }
 
-fn check_header(bytes: &[u8]) -> Result<(), NotAHook> {
+pub(super) fn check_header(bytes: &[u8]) -> Result<(), NotAHook> {
     if Engine::detect_precompiled(bytes).is_some() {
         return not_a_hook(
             "it is a compiled image (.cwasm); images are native code and are never accepted",
@@ -59,6 +59,11 @@ fn check_header(bytes: &[u8]) -> Result<(), NotAHook> {
             "give the .wasm component that the hook's author publishes",
         ),
     }
+}
+
+/// What a component imports, by name.
+pub(super) fn imports(engine: &Engine, component: &Component) -> Vec<String> {
+    component.component_type().imports(engine).map(|(name, _)| name.to_owned()).collect()
 }
 
 /// What a component imports of the minimal WASI.

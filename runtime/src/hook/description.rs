@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::schema::SettingsSchema;
 use super::text::clean;
-use crate::config::grants::is_hook_name;
+use crate::capability::process::Arguments;
+use crate::config::grants::{is_command_name, is_hook_name};
 
 /// What a component says about itself. Names and version are checked, free text is cleaned.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,6 +124,16 @@ impl Need {
                 statements.iter().collect()
             }
             Need::Program { command, arguments, stdin_scripts, .. } => {
+                if !is_command_name(command) {
+                    return Err(format!(
+                        "it asks for a program `{}`; a name has letters, digits, `-`, `_`, `.` and `+`",
+                        clean(command, 80)
+                    ));
+                }
+                for words in arguments {
+                    Arguments::parse(words)
+                        .map_err(|why| format!("it asks for the program `{command}`: {why}"))?;
+                }
                 let arguments = arguments.iter().flatten();
                 arguments.chain(stdin_scripts).chain([command]).collect()
             }

@@ -13,6 +13,7 @@ use super::logs::{HookLogs, LogLevel, LogLine};
 use super::wasi::WasiState;
 use super::{Identity, Phase};
 use crate::capability::kv::{KvHost, KvStates};
+use crate::capability::process::{Call, Output, ProcessError, ProcessHost, ProgramRegistry};
 use crate::capability::registry::SessionRegistry;
 use crate::capability::sql::{Refusal, SqlHost};
 use crate::capability::{Denial, Powers};
@@ -45,6 +46,8 @@ pub struct RunContext {
     pub cancel: CancelToken,
     /// Every session that hooks open.
     pub sessions: SessionRegistry,
+    /// Every program that hooks run.
+    pub programs: ProgramRegistry,
     /// Everything that hooks log.
     pub logs: HookLogs,
     /// What hooks keep from run to run.
@@ -60,6 +63,7 @@ impl RunContext {
             dry_run,
             cancel,
             sessions: SessionRegistry::default(),
+            programs: ProgramRegistry::default(),
             logs: HookLogs::default(),
             kv: KvStates::default(),
         }
@@ -113,6 +117,7 @@ pub(crate) struct HostState {
     pub(crate) identity: Arc<Identity>,
     pub(crate) run: RunContext,
     pub(crate) sql: SqlHost,
+    process: ProcessHost,
     pub(crate) kv: KvHost,
     pub(super) wasi: WasiState,
     pub(crate) cpu: CpuMeter,
@@ -141,8 +146,10 @@ impl HostState {
         let mut resources = ResourceTable::new();
         let spare = SPARE_RESOURCES + if powers.wasi() { WASI_RESOURCES } else { 0 };
         resources.set_max_capacity(limits.connections + spare);
-        let kv = KvHost::new(identity.name.clone(), Arc::clone(&powers), run.kv.clone());
-        let sql = SqlHost::new(identity.name.clone(), powers, run.sessions.clone());
+        let name = identity.name.clone();
+        let kv = KvHost::new(name.clone(), Arc::clone(&powers), run.kv.clone());
+        let sql = SqlHost::new(name.clone(), Arc::clone(&powers), run.sessions.clone());
+        let process = ProcessHost::new(name, powers, run.programs.clone());
         Self {
             memory,
             resources,
@@ -150,6 +157,7 @@ impl HostState {
             identity,
             run,
             sql,
+            process,
             kv,
             wasi: WasiState::default(),
             cpu: CpuMeter::default(),
@@ -207,11 +215,27 @@ impl HostState {
         self.hint = Some(hint);
     }
 
-    /// No target may be contacted while a hook only describes itself or checks its settings.
-    pub(crate) fn check_phase(&self) -> Result<(), Denial> {
+    /// Runs a program, if hook and operator agree on it.
+    pub(crate) async fn run_program(&mut self, call: Call) -> Result<Output, ProcessError> {
+        let clock = (self.clock.phase, self.clock.deadline);
+        let ran = match self.check_phase("no program may run") {
+            Ok(()) => self.process.run(call, clock, &self.run.cancel).await,
+            Err(denial) => Err(denial.into()),
+        };
+        ran.map_err(|refusal| {
+            if refusal.hint.is_some() {
+                self.hint = refusal.hint;
+            }
+            refusal.error
+        })
+    }
+
+    /// No target may be contacted, and nothing changed, while a hook only describes itself or checks
+    /// its settings.
+    pub(crate) fn check_phase(&self, rule: &str) -> Result<(), Denial> {
         match self.clock.phase {
             phase @ (Phase::Describe | Phase::Validate) => Err(Denial {
-                message: format!("nothing may be contacted in {phase}"),
+                message: format!("{rule} in {phase}"),
                 hint: "the hook's author must move this to `prepare`".into(),
             }),
             _ => Ok(()),

@@ -8,11 +8,12 @@ use super::host::RunContext;
 use super::schema::SettingsSchema;
 use super::store::{HookStore, StoreError};
 use super::wasm::WasmHook;
-use super::{Hook, HookFailure, Identity};
+use super::{Hook, HookFailure, Identity, Provenance};
 use crate::capability::{Powers, PowersError};
 use crate::config::connections::Connections;
 use crate::config::grants::HookGrant;
 use crate::config::read::ConfigError;
+use crate::exit_code::ExitCode;
 use crate::time::Deadline;
 
 /// How long `validate` may take.
@@ -79,6 +80,17 @@ impl HookLoadError {
     }
 }
 
+impl HookLoadError {
+    /// How a command that cannot go on ends.
+    #[must_use]
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            HookLoadError::Store { source, .. } => source.exit_code(),
+            _ => ExitCode::Parameters,
+        }
+    }
+}
+
 impl HookStore {
     /// Makes a hook for one run from its grant: loads the image that was compiled at installation,
     /// agrees what it may do, reads passwords, checks its settings, and lets it check them, too. Contacts no target
@@ -110,6 +122,10 @@ impl HookStore {
             name: grant.name.clone(),
             version: installed.description.version,
             digest: installed.digest,
+            provenance: Provenance {
+                signed_by: installed.signed_by,
+                allowed_unsigned: installed.allowed_unsigned,
+            },
             grant_file: grant.file.clone(),
             settings_at: grant.settings_at.clone(),
         };

@@ -15,7 +15,9 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+pub mod bundle;
 pub mod cancel;
+pub(crate) mod compile;
 mod component;
 mod cpu;
 pub mod description;
@@ -24,14 +26,18 @@ mod engine;
 mod host;
 mod load;
 mod logs;
+pub mod oci;
 mod schema;
 mod since_v0_1_0;
 mod store;
 pub(crate) mod text;
+mod toolchain;
+pub mod vetting;
 mod wasi;
 mod wasm;
 
 pub use cancel::{CancelSource, CancelToken};
+pub use compile::{CompileError, CompileLimits, Compiler};
 pub use description::{Description, Need};
 pub use digest::Digest;
 pub use engine::EngineError;
@@ -83,6 +89,15 @@ impl fmt::Display for Phase {
     }
 }
 
+/// On whose word a hook was installed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Provenance {
+    /// The trusted key that signed it.
+    pub signed_by: Option<Signer>,
+    /// Without one: why there is none. The operator allowed it.
+    pub allowed_unsigned: Option<String>,
+}
+
 /// What a hook's `prepare` found out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Prepared {
@@ -125,6 +140,11 @@ pub trait Hook: Send + fmt::Debug {
 
     /// The digest of what runs: `sha256:…` of the component, or of a script.
     fn digest(&self) -> Option<String>;
+
+    /// On whose word it was installed. Nobody's, for scripts.
+    fn provenance(&self) -> Provenance {
+        Provenance::default()
+    }
 
     /// Where its grants are: such a hook can be loaded again after its agent died, to finish.
     fn grant_file(&self) -> Option<&Path> {
@@ -210,6 +230,8 @@ pub(crate) struct Identity {
     pub(crate) version: String,
     /// The component's digest.
     pub(crate) digest: Digest,
+    /// On whose word it was installed.
+    pub(crate) provenance: Provenance,
     /// Where its grants are.
     pub(crate) grant_file: PathBuf,
     /// Where its settings are.
@@ -223,6 +245,7 @@ impl Identity {
             name: "(not installed)".into(),
             version: String::new(),
             digest: Digest::of(&[]),
+            provenance: Provenance::default(),
             grant_file: PathBuf::new(),
             settings_at: SettingPlaces::default(),
         }

@@ -11,7 +11,7 @@ use super::host::HostState;
 use super::logs::LogLevel;
 use super::{Failed, HookFailureKind, Outcome, Phase, Prepared, Quiesced};
 use crate::capability::kv::{KvFailure, Refused};
-use crate::capability::process as process_power;
+use crate::capability::process::{Call, Output, ProcessError};
 use crate::capability::sql::{Flavour, Refusal, SqlError, SqlSession, Value, clamp};
 use crate::consistency::Level;
 use crate::manifest::{MetadataEntry, MetadataValue};
@@ -36,6 +36,7 @@ mod bindings {
         world: "hook",
         imports: {
             "stillpoint:hook/sql": async | trappable,
+            "stillpoint:hook/process": async | trappable,
             "stillpoint:hook/kv": async | trappable,
             "stillpoint:hook/run.sleep": async | trappable,
             default: trappable,
@@ -144,7 +145,7 @@ impl sql::Host for HostState {
         name: String,
     ) -> wasmtime::Result<Result<Resource<SqlSession>, sql::Error>> {
         self.count_call()?;
-        let opened = match self.check_phase() {
+        let opened = match self.check_phase("nothing may be contacted") {
             Ok(()) => self.sql.open(&name, self.clock.deadline).await,
             Err(denial) => Err(denial.into()),
         };
@@ -231,22 +232,24 @@ impl HostState {
 }
 
 impl process::Host for HostState {
-    fn run(
+    async fn run(
         &mut self,
         command: String,
-        _args: Vec<String>,
-        _stdin: Option<Vec<u8>>,
-        _timeout: Option<u64>,
+        arguments: Vec<String>,
+        stdin: Option<Vec<u8>>,
+        timeout: Option<u64>,
     ) -> wasmtime::Result<Result<process::Output, process::Error>> {
         self.count_call()?;
-        Ok(Err(process::Error::Denied(process_power::denied(&command))))
+        let (stdin, timeout) = (stdin.unwrap_or_default(), timeout.map(Duration::from_nanos));
+        let call = Call { command, arguments, stdin, timeout };
+        Ok(self.run_program(call).await.map(Into::into).map_err(Into::into))
     }
 }
 
 impl kv::Host for HostState {
     async fn get(&mut self, key: String) -> wasmtime::Result<Result<Option<Vec<u8>>, kv::Error>> {
         self.count_call()?;
-        let got = match self.check_phase() {
+        let got = match self.check_phase("no state may be read or kept") {
             Ok(()) => self.kv.get(&key, self.clock.deadline).await,
             Err(denial) => Err(denial.into()),
         };
@@ -274,7 +277,7 @@ impl HostState {
         key: &str,
         value: Option<Vec<u8>>,
     ) -> wasmtime::Result<Result<(), kv::Error>> {
-        let changed = match self.check_phase() {
+        let changed = match self.check_phase("no state may be read or kept") {
             Ok(()) => self.kv.set(key, value, self.clock.deadline).await,
             Err(denial) => Err(denial.into()),
         };
@@ -533,6 +536,25 @@ impl From<SqlError> for sql::Error {
             SqlError::Limit(what) => sql::Error::Limit(what),
             SqlError::Unsupported(what) => sql::Error::Unsupported(what),
             SqlError::Other(what) => sql::Error::Other(what),
+        }
+    }
+}
+
+impl From<Output> for process::Output {
+    fn from(output: Output) -> Self {
+        let Output { exit_code, signal, stdout, stderr, truncated } = output;
+        Self { exit_code, signal, stdout, stderr, truncated }
+    }
+}
+
+impl From<ProcessError> for process::Error {
+    fn from(error: ProcessError) -> Self {
+        match error {
+            ProcessError::Denied(what) => process::Error::Denied(what),
+            ProcessError::NotFound(what) => process::Error::NotFound(what),
+            ProcessError::Timeout(output) => process::Error::Timeout(output.into()),
+            ProcessError::Failed(why) => process::Error::Failed(why),
+            ProcessError::Other(what) => process::Error::Other(what),
         }
     }
 }

@@ -9,6 +9,8 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
+use crate::script::ScriptSettings;
+
 use super::{
     BegunHook, HookEntry, JournalError, LeftHook, ProcessId, RunRecord, boot_id, prepare_directory,
 };
@@ -59,6 +61,7 @@ impl RunLock {
             boot_id: boot_id()?,
             hooks: Vec::new(),
             earlier: Vec::new(),
+            scripts: None,
         };
         write_holder(&mut file, &record).map_err(JournalError::file("write", &path))?;
         Ok(Self { _file: file, run_dir: run_dir.to_owned(), record })
@@ -83,6 +86,11 @@ impl RunLock {
     pub fn take_over(&mut self, left: Vec<LeftHook>) -> Result<(), JournalError> {
         self.record.earlier = left;
         self.save()
+    }
+
+    /// Which legacy scripts this run has. It is written down with the first hook.
+    pub fn scripts_are(&mut self, scripts: &ScriptSettings) {
+        self.record.scripts = Some(scripts.clone());
     }
 
     /// Writes down that a hook is about to act. Call it before the act; a second time is harmless.

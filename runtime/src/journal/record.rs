@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{JournalError, ProcessId};
 use crate::plan::DevId;
+use crate::script::ScriptSettings;
 
 /// `run.json`: what a run has begun with applications, for the run after a crash.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -25,6 +26,9 @@ pub struct RunRecord {
     /// Hooks of runs before this one that died and are not finished yet, last first.
     #[serde(default)]
     pub earlier: Vec<LeftHook>,
+    /// The legacy scripts of this run: whoever cleans up may be configured with others.
+    #[serde(default)]
+    pub scripts: Option<ScriptSettings>,
 }
 
 /// One hook in [`RunRecord`].
@@ -61,6 +65,9 @@ pub struct LeftHook {
     pub hook: BegunHook,
     /// How often finishing it was tried.
     pub tries: u32,
+    /// If it is the legacy scripts: which.
+    #[serde(default)]
+    pub scripts: Option<ScriptSettings>,
 }
 
 impl RunRecord {
@@ -77,6 +84,7 @@ impl RunRecord {
             run_id: self.run_id.clone(),
             hook: hook.hook.clone(),
             tries: 0,
+            scripts: self.scripts.clone().filter(|_| hook.hook.name == crate::script::NAME),
         });
         own.chain(self.earlier.iter().cloned()).collect()
     }

@@ -14,98 +14,92 @@ pub struct Row {
     pub documented: &'static str,
     /// When stillpoint ends with it.
     pub ours: &'static str,
-    /// There is a snapshot group after it.
-    pub snapshot: bool,
 }
 
 /// All of them, in order.
 pub const TABLE: [Row; 18] = [
-    kept(
+    row(
         ExitCode::Ok,
         "the snapshots are created as expected",
-        "the same; the tags say which level was reached",
+        "a group is there; its tags say which level was reached",
     ),
-    none(
+    row(
         ExitCode::Precondition,
         "a condition is not met: disk category, snapshot name, network, operating system",
         "the same; a hook whose data is not in the snapshot; a level that was required and is not reached",
     ),
-    none(
+    row(
         ExitCode::Parameters,
         "type or number of the parameters is invalid",
         "the same; words that belong to no parameter; an excluded disk that is not there; a configuration file that is wrong",
     ),
-    none(
+    row(
         ExitCode::NoUsableDisk,
         "no ESSD is attached, or the RAM role has no permission",
         "the same; every disk is excluded",
     ),
-    none(ExitCode::CreateFailed, "the group cannot be created", "the same"),
-    none(
+    row(ExitCode::CreateFailed, "the group cannot be created", "the same"),
+    row(
         ExitCode::GroupState,
         "the group is not in the expected state",
         "the same; it is removed if the role may",
     ),
-    none(
+    row(
         ExitCode::GroupTimedOut,
         "the request to create the group timed out",
         "the same: file systems were thawed on time; a group that was made nevertheless is found by its token, and removed or tagged as not consistent",
     ),
-    none(
+    row(
         ExitCode::MemberState,
         "a disk snapshot in the group is not in the expected state",
         "the same",
     ),
-    kept(
+    row(
         ExitCode::Tags,
         "tags cannot be added to the snapshot",
-        "the same; the group is there and is good, but does not say so",
+        "the same; the group is there and is as good as the output says, but does not say so itself",
     ),
-    none(
+    row(
         ExitCode::PreFreeze,
         "the script cannot be executed (the documents name postscript.sh; prescript.sh is meant)",
-        "prescript.sh or a hook failed before the freeze; postscript.sh has run to undo it",
+        "prescript.sh or a hook failed before the freeze; it is undone (postscript.sh has run), and there is no snapshot",
     ),
-    kept(
+    row(
         ExitCode::PostThaw,
         "postscript.sh cannot be executed",
-        "postscript.sh or a hook failed after the thaw, or could not prove that it had held; the tags say which level is left",
+        "postscript.sh or a hook failed after the thaw, or could not prove that it had held; the group is there, its tags say at which level",
     ),
-    none(
+    row(
         ExitCode::CannotFreeze,
         "I/O operations cannot be suspended",
         "a file system cannot be frozen, or is frozen already by somebody else",
     ),
-    none(
+    row(
         ExitCode::CannotThaw,
         "I/O operations cannot be resumed",
         "a file system is not known to run, or turned read-only at the thaw",
     ),
-    none(
+    row(
         ExitCode::NoRole,
         "no RAM role is attached to the instance",
         "the same; or not the one that RamRoleName names",
     ),
-    none(ExitCode::Quota, "the number of snapshots exceeded the upper limit", "the same"),
-    none(ExitCode::SnapshotState, "the snapshot is not in the expected state", "the same"),
-    none(
+    row(ExitCode::Quota, "the number of snapshots exceeded the upper limit", "the same"),
+    row(ExitCode::SnapshotState, "the snapshot is not in the expected state", "the same"),
+    row(
         ExitCode::InProgress,
         "the previous snapshot is being created",
         "the same; or another run of stillpoint is in progress on this machine",
     ),
-    none(
+    row(
         ExitCode::Unknown,
         "an unknown error occurred",
         "the same; a run that was stopped by a signal",
     ),
 ];
 
-const fn kept(code: ExitCode, documented: &'static str, ours: &'static str) -> Row {
-    Row { code, documented, ours, snapshot: true }
-}
-
-const fn none(code: ExitCode, documented: &'static str, ours: &'static str) -> Row {
-    Row { code, documented, ours, snapshot: false }
+const fn row(code: ExitCode, documented: &'static str, ours: &'static str) -> Row {
+    Row { code, documented, ours }
 }
 
 /// The vendor's words for a code.
@@ -120,12 +114,10 @@ pub fn documented(code: ExitCode) -> &'static str {
 /// The table as Markdown.
 #[must_use]
 pub fn markdown() -> String {
-    let mut text =
-        "| exit | documented | here | a snapshot is left |\n|---|---|---|---|\n".to_owned();
+    let mut text = "| exit | documented | here |\n|---|---|---|\n".to_owned();
     for row in TABLE {
-        let left = if row.snapshot { "yes" } else { "no" };
         let code = row.code as u8;
-        let _ = writeln!(text, "| {code} | {} | {} | {left} |", row.documented, row.ours);
+        let _ = writeln!(text, "| {code} | {} | {} |", row.documented, row.ours);
     }
     text
 }

@@ -50,6 +50,12 @@ pub fn line(severity: Severity, time: &str, message: &str) -> String {
     bounded_line(severity, time, message, LONGEST_MESSAGE)
 }
 
+/// As [`line`], however long it is: for the log.
+#[must_use]
+pub fn whole_line(severity: Severity, time: &str, message: &str) -> String {
+    bounded_line(severity, time, message, usize::MAX)
+}
+
 fn bounded_line(severity: Severity, time: &str, message: &str, most: usize) -> String {
     let message = escaped(&fitted(message, most));
     format!("[level=\"{severity}\"][time=\"{time}\"][message=\"{message}\"]\n")

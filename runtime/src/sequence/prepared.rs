@@ -88,6 +88,7 @@ impl Planned {
                     run.recorder.warn(warning.clone());
                 }
                 run.recorder.done(running, summary(&plan));
+                run.recorder.planned(&plan);
                 let planned = Self { run, plan, hooks };
                 match planned.run.check_level() {
                     Ok(()) => Ok(planned),
@@ -297,6 +298,7 @@ async fn lock_and_recover(request: &Request, recorder: &mut Recorder) -> Result<
     for line in recovered.done.into_iter().chain(recovered.left) {
         recorder.warn(format!("an earlier run died: {line}"));
     }
+    lock.scripts_are(&request.scripts);
     Ok(lock)
 }
 

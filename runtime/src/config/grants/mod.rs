@@ -2,6 +2,7 @@
 
 mod limits;
 mod order;
+mod program;
 mod settings;
 mod sql;
 mod state;
@@ -21,12 +22,15 @@ use crate::hook::digest::Digest;
 use crate::paths::Paths;
 
 pub use limits::Limits;
+pub(crate) use program::is_command_name;
+pub use program::{Account, DEFAULT_USER, LONGEST_STDIN, ProgramGrant, ProgramLimits};
 pub use settings::SettingPlaces;
 pub(crate) use settings::escaped;
 pub use sql::SqlGrant;
 pub use state::{KvGrant, MOST_KV_BYTES};
 
 use limits::RawLimits;
+use program::RawProgramGrant;
 use sql::RawSqlGrant;
 use state::RawKvGrant;
 
@@ -49,6 +53,8 @@ pub struct HookGrant {
     pub settings_at: SettingPlaces,
     /// Granted connections, by the name that the hook asks for.
     pub sql: BTreeMap<String, SqlGrant>,
+    /// Granted programs, by the name that the hook asks for.
+    pub programs: BTreeMap<String, ProgramGrant>,
     /// Durable state, if it is granted.
     pub kv: Option<KvGrant>,
     /// What of WASI is linked.
@@ -153,6 +159,17 @@ impl HookGrant {
                 ));
             }
         }
+        let mut programs = BTreeMap::new();
+        for section in raw.program {
+            let asked = section.command.clone();
+            let grant = section.validated(document)?;
+            if programs.insert(asked.get_ref().clone(), grant).is_some() {
+                return Err(document.invalid(
+                    asked.span(),
+                    format!("program `{}` is granted twice", asked.get_ref()),
+                ));
+            }
+        }
         let settings = raw.settings.into_iter();
         let settings = settings.map(|(key, value)| (key, settings::as_json(value)));
         let grant = Self {
@@ -164,6 +181,7 @@ impl HookGrant {
             settings: settings.collect(),
             settings_at: SettingPlaces::of(document),
             sql,
+            programs,
             kv: raw.kv.map(|kv| kv.validated(document)).transpose()?,
             wasi: raw.wasi,
             limits: raw.limits.validated(document)?,
@@ -203,6 +221,8 @@ struct RawGrant {
     settings: BTreeMap<String, toml::Value>,
     #[serde(default)]
     sql: Vec<RawSqlGrant>,
+    #[serde(default)]
+    program: Vec<RawProgramGrant>,
     kv: Option<RawKvGrant>,
     #[serde(default)]
     wasi: Wasi,

@@ -4,7 +4,7 @@ mod finish;
 
 use std::time::Duration;
 
-use crate::capability::kv;
+use crate::capability::{kv, process};
 use crate::freeze::{self, RecoverError};
 use crate::journal::{LeftHook, RunLock};
 use crate::paths::Paths;
@@ -15,6 +15,9 @@ use finish::Finisher;
 
 /// How long the undo of scripts may take beyond their own time-out.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// How long what is left of hooks' programs may take to die.
+const PROGRAMS: Duration = Duration::from_secs(5);
 
 /// How often starts of runs try to finish a hook. Then only `stillpoint recover` does.
 const MOST_TRIES: u32 = 5;
@@ -41,7 +44,8 @@ pub struct Recovered {
     pub left: Vec<String>,
 }
 
-/// Thaws what a dead run of ours left frozen, puts settings back, brings hooks' state to disk, runs
+/// Thaws what a dead run of ours left frozen, puts settings back, ends what programs of its hooks
+/// have left, brings hooks' state to disk, runs
 /// the undo of its legacy scripts, and calls `finish`, on a fresh instance, of every hook that it had
 /// begun. What fails is told, and does not keep the rest from being done.
 ///
@@ -53,6 +57,7 @@ pub async fn recover(
 ) -> Result<Recovered, RecoverError> {
     let recovery = freeze::recover(lock.run_dir())?;
     let mut recovered = Recovered { done: recovery.lines(), left: Vec::new() };
+    recovered.done.extend(process::end_remains(Deadline::after(PROGRAMS)).await);
     let deadline = Deadline::after(aftermath.finish);
     recovered.done.extend(kv::merge(aftermath.paths, deadline).await);
 
@@ -84,7 +89,7 @@ async fn attempt(
     aftermath: &Aftermath<'_>,
     left: &LeftHook,
 ) -> Result<Vec<String>, Vec<String>> {
-    let LeftHook { hook, tries, .. } = left;
+    let LeftHook { hook, tries, scripts, .. } = left;
     let name = &hook.name;
     if !aftermath.asked && *tries > MOST_TRIES {
         return Err(vec![format!(
@@ -92,8 +97,9 @@ async fn attempt(
         )]);
     }
     if name == script::NAME {
-        let budget = Deadline::after(aftermath.scripts.timeout + GRACE);
-        let recovered = script::recover(aftermath.scripts, budget).await;
+        // Its own: those that are configured today may be others.
+        let scripts = scripts.as_ref().unwrap_or(aftermath.scripts);
+        let recovered = script::recover(scripts, Deadline::after(scripts.timeout + GRACE)).await;
         return if recovered.undone { Ok(recovered.lines) } else { Err(recovered.lines) };
     }
     match finisher.finish(left).await {
