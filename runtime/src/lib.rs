@@ -39,4 +39,6 @@ pub mod script;
 pub mod sequence;
 pub mod time;
 
+mod cgroup;
 mod sys;
+mod walk;

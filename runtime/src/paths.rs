@@ -39,10 +39,34 @@ impl Paths {
         self.config().join("hooks.d")
     }
 
+    /// `etc/stillpoint/keys.d`: keys whose signatures are trusted, and for which hooks.
+    #[must_use]
+    pub fn keys(&self) -> PathBuf {
+        self.config().join("keys.d")
+    }
+
+    /// `etc/stillpoint/revoked.toml`: components and keys that are trusted no longer.
+    #[must_use]
+    pub fn revoked(&self) -> PathBuf {
+        self.config().join("revoked.toml")
+    }
+
+    /// `var/lib/stillpoint/versions.json`: the highest version of each hook that was ever installed.
+    #[must_use]
+    pub fn versions(&self) -> PathBuf {
+        self.root.join("var/lib/stillpoint/versions.json")
+    }
+
     /// `var/lib/stillpoint/hooks`: installed components, `<sha256>.wasm` and `<sha256>.json`.
     #[must_use]
     pub fn hooks(&self) -> PathBuf {
         self.root.join("var/lib/stillpoint/hooks")
+    }
+
+    /// `var/lib/stillpoint/state`: what hooks keep from run to run, `<hook>.kv`.
+    #[must_use]
+    pub fn state(&self) -> PathBuf {
+        self.root.join("var/lib/stillpoint/state")
     }
 
     /// `var/cache/stillpoint`: images compiled here, never accepted from outside.
@@ -61,5 +85,11 @@ impl Paths {
     #[must_use]
     pub fn run(&self) -> PathBuf {
         self.root.join("run/stillpoint")
+    }
+
+    /// `run/stillpoint/kv`: changes to hooks' state that are not on a disk yet.
+    #[must_use]
+    pub fn state_in_memory(&self) -> PathBuf {
+        self.run().join("kv")
     }
 }

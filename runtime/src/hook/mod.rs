@@ -12,24 +12,32 @@
 //! [`SessionRegistry`](crate::capability::registry::SessionRegistry) with which the host closes
 //! sessions without the guest, and the [`CancelToken`] that asks hooks to unwind.
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+pub mod bundle;
 pub mod cancel;
+pub(crate) mod compile;
 mod component;
+mod cpu;
 pub mod description;
 pub mod digest;
 mod engine;
 mod host;
 mod load;
 mod logs;
+pub mod oci;
+mod schema;
 mod since_v0_1_0;
 mod store;
 pub(crate) mod text;
+mod toolchain;
+pub mod vetting;
+mod wasi;
 mod wasm;
 
 pub use cancel::{CancelSource, CancelToken};
+pub use compile::{CompileError, CompileLimits, Compiler};
 pub use description::{Description, Need};
 pub use digest::Digest;
 pub use engine::EngineError;
@@ -37,13 +45,13 @@ pub use host::RunContext;
 pub use load::HookLoadError;
 pub use logs::{DrainedLog, HookLogs, LogLevel, LogLine};
 pub use store::{
-    DetachedSignature, HookStore, Inspection, InstallPolicy, InstallRequest, Installed, Signer,
-    Source, StoreError, Tool, signature_beside,
+    DetachedSignature, HookStore, Inspection, InstallPolicy, InstallRequest, Installed, Portrait,
+    Signer, Source, StoreError, Tool, signature_beside,
 };
 
 use async_trait::async_trait;
 
-use crate::config::read::Location;
+use crate::config::grants::SettingPlaces;
 use crate::consistency::Level;
 use crate::manifest::MetadataEntry;
 use crate::time::Deadline;
@@ -79,6 +87,15 @@ impl fmt::Display for Phase {
             Phase::Finish => "finish",
         })
     }
+}
+
+/// On whose word a hook was installed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Provenance {
+    /// The trusted key that signed it.
+    pub signed_by: Option<Signer>,
+    /// Without one: why there is none. The operator allowed it.
+    pub allowed_unsigned: Option<String>,
 }
 
 /// What a hook's `prepare` found out.
@@ -124,6 +141,16 @@ pub trait Hook: Send + fmt::Debug {
     /// The digest of what runs: `sha256:…` of the component, or of a script.
     fn digest(&self) -> Option<String>;
 
+    /// On whose word it was installed. Nobody's, for scripts.
+    fn provenance(&self) -> Provenance {
+        Provenance::default()
+    }
+
+    /// Where its grants are: such a hook can be loaded again after its agent died, to finish.
+    fn grant_file(&self) -> Option<&Path> {
+        None
+    }
+
     /// Before anything is held.
     async fn prepare(&mut self, deadline: Deadline) -> Result<Prepared, HookFailure>;
 
@@ -165,6 +192,9 @@ pub enum HookFailureKind {
     Application,
     /// The hook itself failed.
     Internal,
+    /// It passed a bound of its grant that stops it (memory, processor time, calls), and its
+    /// instance is gone.
+    Limit,
     /// It trapped, and its instance is gone.
     Trapped,
     /// Its instance is gone since an earlier phase.
@@ -200,10 +230,12 @@ pub(crate) struct Identity {
     pub(crate) version: String,
     /// The component's digest.
     pub(crate) digest: Digest,
+    /// On whose word it was installed.
+    pub(crate) provenance: Provenance,
     /// Where its grants are.
     pub(crate) grant_file: PathBuf,
-    /// Where its settings are, by key.
-    pub(crate) settings_at: BTreeMap<String, Location>,
+    /// Where its settings are.
+    pub(crate) settings_at: SettingPlaces,
 }
 
 impl Identity {
@@ -213,8 +245,9 @@ impl Identity {
             name: "(not installed)".into(),
             version: String::new(),
             digest: Digest::of(&[]),
+            provenance: Provenance::default(),
             grant_file: PathBuf::new(),
-            settings_at: BTreeMap::new(),
+            settings_at: SettingPlaces::default(),
         }
     }
 }

@@ -48,7 +48,8 @@ fn skip_string(rest: &mut std::str::Chars<'_>) {
     }
 }
 
-fn changes_direction(character: char) -> bool {
+/// True for characters that change the direction of what follows.
+pub(crate) fn changes_direction(character: char) -> bool {
     matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 

@@ -28,12 +28,12 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use crate::cgroup::Survivor;
 use crate::consistency::Level;
 use crate::hook::{Hook, HookFailure, HookFailureKind, Outcome, Phase, Prepared, Quiesced};
 use crate::manifest::{MetadataEntry, MetadataValue};
 use crate::time::Deadline;
 
-pub use cgroup::Survivor;
 pub use check::SIZE_LIMIT;
 pub use problem::{Role, ScriptProblem, Violation};
 pub use recover::{Recovered, recover};
@@ -312,7 +312,7 @@ impl Step<'_> {
         };
         let hint = match kind {
             HookFailureKind::Timeout => {
-                "make it quicker, or raise `timeout` under [scripts] in stillpoint.toml".to_owned()
+                "make it quicker, or raise `timeout` under [scripts] in stillpoint.toml (the plug-in: -ScriptTimeoutInSeconds)".to_owned()
             }
             _ => self.by_hand(),
         };

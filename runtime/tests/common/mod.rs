@@ -10,8 +10,8 @@ use std::time::Duration;
 use stillpoint::config::connections::Connections;
 use stillpoint::config::grants::HookGrant;
 use stillpoint::hook::{
-    CancelToken, Digest, Hook, HookLoadError, HookStore, InstallPolicy, InstallRequest, Quiesced,
-    RunContext,
+    CancelToken, Compiler, Digest, Hook, HookLoadError, HookStore, InstallPolicy, InstallRequest,
+    Quiesced, RunContext,
 };
 use stillpoint::manifest::{MetadataEntry, MetadataValue};
 use stillpoint::paths::Paths;
@@ -21,16 +21,19 @@ use tokio::sync::OnceCell;
 /// The puppet as a component. Built once for each test binary.
 pub fn puppet() -> &'static [u8] {
     static PUPPET: OnceLock<Vec<u8>> = OnceLock::new();
-    PUPPET.get_or_init(|| {
-        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        let status = Command::new(workspace.join("scripts/build-hooks"))
-            .arg("puppet")
-            .env("CARGO_TARGET_DIR", target())
-            .status()
-            .unwrap();
-        assert!(status.success(), "the puppet does not build");
-        std::fs::read(target().join("hooks/puppet.wasm")).unwrap()
-    })
+    PUPPET.get_or_init(|| guest("puppet"))
+}
+
+/// The component of `tests/guests/NAME`, built.
+pub fn guest(name: &str) -> Vec<u8> {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let status = Command::new(workspace.join("scripts/build-hooks"))
+        .arg(name)
+        .env("CARGO_TARGET_DIR", target())
+        .status()
+        .unwrap();
+    assert!(status.success(), "the guest {name} does not build");
+    std::fs::read(target().join(format!("hooks/{name}.wasm"))).unwrap()
 }
 
 /// The puppet as a core module, as the compiler gives it.
@@ -67,7 +70,7 @@ impl Installation {
         let root = tempfile::tempdir().unwrap();
         let paths = Paths::under(root.path());
         std::fs::create_dir_all(paths.grants()).unwrap();
-        let store = HookStore::new(&paths).unwrap();
+        let store = store(&paths);
         Self { root, paths, store }
     }
 
@@ -82,7 +85,7 @@ impl Installation {
             std::fs::create_dir_all(&root).unwrap();
             let file = root.join("puppet.wasm");
             std::fs::write(&file, puppet()).unwrap();
-            let installed = HookStore::new(&paths).unwrap().install(request(&file)).await.unwrap();
+            let installed = store(&paths).install(request(&file)).await.unwrap();
             (paths, installed.digest)
         };
         let (first, digest) = FIRST.get_or_init(install).await;
@@ -165,6 +168,12 @@ pub fn results(metadata: &[MetadataEntry]) -> Vec<String> {
 
 pub fn quiesced(result: Result<Quiesced, stillpoint::hook::HookFailure>) -> Vec<String> {
     results(&result.unwrap().metadata)
+}
+
+/// A store whose compiler is the binary: this program's main is the test harness's.
+pub fn store(paths: &Paths) -> HookStore {
+    let compiler = Compiler::at(Path::new(env!("CARGO_BIN_EXE_stillpoint")));
+    HookStore::new(paths).unwrap().compiled_by(compiler)
 }
 
 /// To install a file that nobody has signed.

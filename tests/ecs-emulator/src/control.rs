@@ -7,7 +7,7 @@
 //! | `GET groups` | gives the groups as they are, members and tags |
 //! | `GET scenario` | gives it, without its secrets |
 //! | `PUT scenario` | sets it; what is not given has its default |
-//! | `PATCH scenario` | changes it, as RFC 7396 says |
+//! | `PATCH scenario` | changes what is given, and nothing else |
 //! | `POST faults`, `DELETE faults` | adds one or a list of them, removes all |
 //! | `POST credentials/expire` | the role's credentials are not good any more |
 //! | `POST credentials/renew` | the role has new ones; the old ones stay good |
@@ -99,22 +99,14 @@ fn without_secrets(scenario: &Scenario) -> Result<Value, serde_json::Error> {
     serde_json::to_value(scenario)
 }
 
-/// Objects are merged, null removes, everything else replaces.
+/// Objects are merged, everything else replaces: a null too, for what may be absent.
 fn merge(target: &mut Value, patch: Value) {
-    let Value::Object(patch) = patch else {
-        *target = patch;
-        return;
-    };
-    if !target.is_object() {
-        *target = json!({});
-    }
-    if let Some(target) = target.as_object_mut() {
-        for (key, value) in patch {
-            if value.is_null() {
-                target.remove(&key);
-            } else {
+    match (target, patch) {
+        (Value::Object(target), Value::Object(patch)) => {
+            for (key, value) in patch {
                 merge(target.entry(key).or_insert(Value::Null), value);
             }
         }
+        (target, patch) => *target = patch,
     }
 }

@@ -8,6 +8,10 @@ use clap::{Args, Subcommand};
 pub enum HookCommand {
     /// Check a component, compile it here, and keep it
     Install(Install),
+    /// Put a component and its signature into a registry
+    Push(Push),
+    /// Put a component, its signature, its grant template and a README into one file
+    Bundle(Bundle),
     /// Print a ready grant file with all that a hook asks for, and why
     Grant(Grant),
     /// List installed hooks
@@ -17,6 +21,12 @@ pub enum HookCommand {
         /// Name or digest of an installed hook, or a .wasm file
         hook: String,
     },
+    /// Make a key pair to sign components with, in minisign's format (as `minisign -G`)
+    Keygen(Keygen),
+    /// Sign a component: writes FILE.minisig, as `minisign -S` does
+    Sign(Sign),
+    /// Say which trusted key has signed a component (as `minisign -V` for one key)
+    Verify(Verify),
     /// Remove an installed hook
     Remove {
         /// Name or digest
@@ -24,11 +34,26 @@ pub enum HookCommand {
     },
 }
 
+impl HookCommand {
+    /// Touches no installation.
+    pub fn is_for_anybody(&self) -> bool {
+        matches!(
+            self,
+            HookCommand::Keygen(_)
+                | HookCommand::Sign(_)
+                | HookCommand::Verify(_)
+                | HookCommand::Push(_)
+                | HookCommand::Bundle(_)
+        )
+    }
+}
+
 #[derive(Debug, Args)]
 pub struct Install {
-    /// The component, a .wasm file
-    pub file: PathBuf,
-    /// Its signature; without this, FILE.minisig is looked for
+    /// The component: a .wasm file, a .bundle, or oci://REGISTRY/REPOSITORY:TAG[@sha256:…]
+    #[arg(value_name = "FILE|REFERENCE")]
+    pub source: PathBuf,
+    /// Its signature, for a .wasm file; without this, FILE.minisig is looked for
     #[arg(long, value_name = "FILE")]
     pub signature: Option<PathBuf>,
     /// Install it although no trusted key has signed it for its name: recorded, and told in every manifest
@@ -37,6 +62,95 @@ pub struct Install {
     /// Install a lower version than was ever installed under that name, or another component of the same version
     #[arg(long)]
     pub downgrade: bool,
+    #[command(flatten)]
+    pub registry: Registry,
+}
+
+#[derive(Debug, Args)]
+pub struct Push {
+    /// The component, a .wasm file
+    #[arg(value_name = "FILE")]
+    pub module: PathBuf,
+    /// Where to: oci://REGISTRY/REPOSITORY:TAG
+    #[arg(value_name = "REFERENCE")]
+    pub reference: String,
+    /// Its signature; without this, FILE.minisig is looked for
+    #[arg(long, value_name = "FILE")]
+    pub signature: Option<PathBuf>,
+    #[command(flatten)]
+    pub registry: Registry,
+}
+
+/// Registries want names and passwords: those of `docker login` are used.
+#[derive(Debug, Args)]
+pub struct Registry {
+    /// Trust this authority as well: the certificate, in PEM, that signed the registry's
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// Talk to a registry on another machine without TLS; never with a password
+    #[arg(long)]
+    pub plain_http: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Bundle {
+    /// The component: a .wasm file, or name or digest of an installed hook
+    #[arg(value_name = "FILE|HOOK")]
+    pub hook: PathBuf,
+    /// Where the bundle goes; default NAME-VERSION.bundle
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Its signature, for a .wasm file; without this, FILE.minisig is looked for
+    #[arg(long, value_name = "FILE")]
+    pub signature: Option<PathBuf>,
+    /// A text of its author's for the README
+    #[arg(long, value_name = "FILE")]
+    pub readme: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Keygen {
+    /// Where the secret half goes; a new file, mode 0600
+    #[arg(long, value_name = "FILE")]
+    pub secret: PathBuf,
+    /// Where the public half goes
+    #[arg(long, value_name = "FILE")]
+    pub public: PathBuf,
+    /// The password that encrypts the secret half, on the first line of a file; else it is asked for
+    #[arg(long, value_name = "FILE", conflicts_with = "no_password")]
+    pub password_file: Option<PathBuf>,
+    /// Do not encrypt the secret half
+    #[arg(long)]
+    pub no_password: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Sign {
+    /// The component, a .wasm file
+    #[arg(value_name = "FILE")]
+    pub module: PathBuf,
+    /// The secret key, made with `hook keygen` or `minisign -G`; if it is encrypted, its password is asked for
+    #[arg(long, value_name = "FILE")]
+    pub key: PathBuf,
+    /// Its password, on the first line of a file
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+    /// Where the signature goes; default FILE.minisig
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// The component, a .wasm file
+    #[arg(value_name = "FILE")]
+    pub module: PathBuf,
+    /// Its signature; default FILE.minisig
+    #[arg(long, value_name = "FILE")]
+    pub signature: Option<PathBuf>,
+    /// A public key; default those of keys.d, without the expired and the revoked ones
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

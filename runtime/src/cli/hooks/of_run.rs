@@ -7,7 +7,6 @@ use stillpoint::config::Config;
 use stillpoint::config::connections::Connections;
 use stillpoint::config::grants::load_grants;
 use stillpoint::consistency::{Level, Reason, ReasonCode};
-use stillpoint::exit_code::ExitCode;
 use stillpoint::hook::HookLoadError;
 use stillpoint::paths::Paths;
 use stillpoint::plugin::HookChoice;
@@ -118,6 +117,13 @@ pub fn describe(planned: &PlannedHook) -> String {
         let _ = write!(line, " {version}");
     }
     let _ = write!(line, " ({}", planned.kind);
+    let provenance = planned.hook.provenance();
+    if let Some(signer) = provenance.signed_by {
+        let _ = write!(line, ", signed by {}", signer.name);
+    }
+    if provenance.allowed_unsigned.is_some() {
+        line.push_str(", not signed by a trusted key");
+    }
     if !planned.after.is_empty() {
         let _ = write!(line, ", after {}", planned.after.join(", "));
     }
@@ -127,5 +133,5 @@ pub fn describe(planned: &PlannedHook) -> String {
 
 fn load_error(error: HookLoadError) -> CommandError {
     let hint = error.hint();
-    CommandError::new(ExitCode::Parameters, error).hint(hint)
+    CommandError::new(error.exit_code(), error).hint(hint)
 }

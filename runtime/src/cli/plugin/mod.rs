@@ -11,8 +11,11 @@ use std::sync::Arc;
 use stillpoint::config::Config;
 use stillpoint::consistency::ReasonCode;
 use stillpoint::exit_code::ExitCode;
+use stillpoint::paths::Paths;
 use stillpoint::plugin::params::usage;
 use stillpoint::plugin::{self, HookChoice, Params};
+use stillpoint::provider::Provider;
+use stillpoint::provider::alibaba::{AlibabaProvider, AlibabaSettings};
 use stillpoint::sequence::{self, Request};
 
 use super::{CommandError, args, hooks, print, setup, snapshot};
@@ -60,8 +63,9 @@ fn take_snapshot(call: &Call, voice: &Voice) -> Result<End, CommandError> {
     let config = configured(setup::config(&paths)?, &params);
     announce(voice, &params, &config);
     setup::block_on(async {
-        let mut request =
-            snapshot::request(&paths, &config, &arguments(&params), params.hooks).await?;
+        let provider = provider(&config, &paths, &params).await?;
+        let args = arguments(&params);
+        let mut request = snapshot::request(&paths, &config, provider, &args, params.hooks).await?;
         request.observer = Arc::new(voice.clone());
         announce_applications(voice, &params, &request);
         Ok(End::from(sequence::run(request).await))
@@ -83,6 +87,18 @@ fn configured(mut config: Config, params: &Params) -> Config {
         scripts.enabled = true;
     }
     config
+}
+
+/// ECS, with the role that was named. The metadata service is asked here, and nothing is held yet.
+async fn provider(
+    config: &Config,
+    paths: &Paths,
+    params: &Params,
+) -> Result<Arc<dyn Provider>, CommandError> {
+    let configured = config.provider.alibaba.settings(paths);
+    let settings = AlibabaSettings { role: Some(params.role.clone()), ..configured };
+    let provider = AlibabaProvider::connect(settings).await.map_err(super::provider_error)?;
+    Ok(Arc::new(provider))
 }
 
 /// The arguments of `stillpoint snapshot` that ask for the same.
