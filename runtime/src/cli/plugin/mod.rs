@@ -63,7 +63,7 @@ fn take_snapshot(call: &Call, voice: &Voice) -> Result<End, CommandError> {
     let config = configured(setup::config(&paths)?, &params);
     announce(voice, &params, &config);
     setup::block_on(async {
-        let provider = provider(&paths, &params).await?;
+        let provider = provider(&config, &paths, &params).await?;
         let args = arguments(&params);
         let mut request = snapshot::request(&paths, &config, provider, &args, params.hooks).await?;
         request.observer = Arc::new(voice.clone());
@@ -90,12 +90,13 @@ fn configured(mut config: Config, params: &Params) -> Config {
 }
 
 /// ECS, with the role that was named. The metadata service is asked here, and nothing is held yet.
-async fn provider(paths: &Paths, params: &Params) -> Result<Arc<dyn Provider>, CommandError> {
-    let settings = AlibabaSettings {
-        role: Some(params.role.clone()),
-        manifests: paths.manifests(),
-        ..AlibabaSettings::default()
-    };
+async fn provider(
+    config: &Config,
+    paths: &Paths,
+    params: &Params,
+) -> Result<Arc<dyn Provider>, CommandError> {
+    let configured = config.provider.alibaba.settings(paths);
+    let settings = AlibabaSettings { role: Some(params.role.clone()), ..configured };
     let provider = AlibabaProvider::connect(settings).await.map_err(super::provider_error)?;
     Ok(Arc::new(provider))
 }
