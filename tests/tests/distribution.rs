@@ -1,8 +1,8 @@
-use std::time::Duration;
 use anyhow::Result;
+use std::time::Duration;
 use stillpoint::hook::oci::*;
 use stillpoint_tests::lab::Lab;
-use stillpoint_tests::registry::{Options, Registry, LOGIN};
+use stillpoint_tests::registry::{LOGIN, Options, Registry};
 
 #[tokio::test]
 async fn smoke() -> Result<()> {
@@ -12,11 +12,17 @@ async fn smoke() -> Result<()> {
         let mut access = Access::default();
         if options.tls {
             access.ca_file = Some(registry.authority());
-            access.docker_config = Some(registry.docker_config(LOGIN.0, LOGIN.1)?.join("config.json"));
+            access.docker_config =
+                Some(registry.docker_config(LOGIN.0, LOGIN.1)?.join("config.json"));
         }
         let reference: Reference = registry.reference("team/mysql:1.0.0").parse()?;
-        let artifact = Artifact { module: vec![7; 3_000_000], signature: Some(b"sig".to_vec()), ..Artifact::default() };
-        let pushed = push(&artifact, &reference, &access, &Watch::new(|t| println!("{t:?}"))).await?;
+        let artifact = Artifact {
+            module: vec![7; 3_000_000],
+            signature: Some(b"sig".to_vec()),
+            ..Artifact::default()
+        };
+        let pushed =
+            push(&artifact, &reference, &access, &Watch::new(|t| println!("{t:?}"))).await?;
         println!("{pushed:?}");
         let again = push(&artifact, &reference, &access, &Watch::none()).await?;
         assert_eq!(again.reference, pushed.reference);

@@ -8,10 +8,11 @@ use stillpoint::paths::Paths;
 use stillpoint::plan::Scope;
 use stillpoint::plugin::log_file::LogFile;
 use stillpoint::provider::Provider;
+use stillpoint::provider::alibaba::AlibabaProvider;
 use stillpoint::provider::reflink::{ReflinkConfig, ReflinkProvider};
 
 use super::args;
-use super::{CommandError, Outcome};
+use super::{CommandError, Outcome, provider_error};
 
 /// Freezing, and everything around it, needs root; saying so at once is better than failing late.
 pub fn require_root() -> Result<(), CommandError> {
@@ -69,13 +70,17 @@ pub fn config_error(error: ConfigError) -> CommandError {
     CommandError::new(ExitCode::Parameters, error).hint(hint)
 }
 
-/// The provider that the configuration names.
-pub fn provider(config: &Config) -> Arc<dyn Provider> {
-    match config.provider.kind {
+/// The provider that the configuration names. It asks nobody yet.
+pub fn provider(config: &Config, paths: &Paths) -> Result<Arc<dyn Provider>, CommandError> {
+    Ok(match config.provider.kind {
         ProviderKind::Reflink => Arc::new(ReflinkProvider::new(ReflinkConfig {
             directory: config.provider.reflink.directory.clone(),
         })),
-    }
+        ProviderKind::Alibaba => {
+            let settings = config.provider.alibaba.settings(paths);
+            Arc::new(AlibabaProvider::new(settings).map_err(provider_error)?)
+        }
+    })
 }
 
 /// What the arguments say, else what the configuration says.

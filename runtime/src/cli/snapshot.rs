@@ -19,7 +19,8 @@ use super::{CommandError, Outcome, hooks, print, print_json, setup};
 pub fn run(global: &Global, paths: &Paths, args: &Snapshot) -> Outcome {
     let config = setup::config(paths)?;
     setup::block_on(async {
-        let mut request = request(paths, &config, args, HookChoice::Auto).await?;
+        let mut request =
+            request(paths, &config, args, HookChoice::Auto).await?;
         let printer = (!global.json && !global.quiet).then(|| {
             let (tree, printer) = Printer::start(format!("stillpoint snapshot {}", args.name));
             request.observer = Arc::new(tree);
@@ -42,7 +43,7 @@ pub async fn request(
     choice: HookChoice,
 ) -> Result<Request, CommandError> {
     let canceller = Arc::new(CancelSource::new());
-    let mut request = Request::new(&args.name, setup::provider(config));
+    let mut request = Request::new(&args.name, setup::provider(config, paths)?);
     request.description.clone_from(&args.description);
     request.scope = setup::scope(config, &args.scope);
     request.require = args.require.map(Into::into).or(config.snapshot.require);

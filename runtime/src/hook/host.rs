@@ -8,12 +8,16 @@ use wasmtime::component::ResourceTable;
 use wasmtime::{StoreLimits, StoreLimitsBuilder};
 
 use super::cancel::CancelToken;
+use super::cpu::CpuMeter;
 use super::logs::{HookLogs, LogLevel, LogLine};
+use super::wasi::WasiState;
 use super::{Identity, Phase};
+use crate::capability::kv::{KvHost, KvStates};
 use crate::capability::process::{Call, Output, ProcessError, ProcessHost, ProgramRegistry};
 use crate::capability::registry::SessionRegistry;
 use crate::capability::sql::{Refusal, SqlHost};
 use crate::capability::{Denial, Powers};
+use crate::config::grants::Limits;
 use crate::time::Deadline;
 
 /// A guest that was told `timeout` by a host call has this long to unwind by itself.
@@ -27,6 +31,9 @@ const MOST_TABLE_ELEMENTS: usize = 100_000;
 
 /// Resources beyond the sessions that a guest may hold at once.
 const SPARE_RESOURCES: usize = 16;
+
+/// Streams and pollables of a guest with WASI, beyond those.
+const WASI_RESOURCES: usize = 256;
 
 /// This run, as its hooks know it.
 #[derive(Clone, Debug)]
@@ -43,6 +50,8 @@ pub struct RunContext {
     pub programs: ProgramRegistry,
     /// Everything that hooks log.
     pub logs: HookLogs,
+    /// What hooks keep from run to run.
+    pub kv: KvStates,
 }
 
 impl RunContext {
@@ -56,6 +65,7 @@ impl RunContext {
             sessions: SessionRegistry::default(),
             programs: ProgramRegistry::default(),
             logs: HookLogs::default(),
+            kv: KvStates::default(),
         }
     }
 }
@@ -77,6 +87,28 @@ impl PhaseClock {
     }
 }
 
+/// A bound of the grant that stops the guest: no answer could tell it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum LimitReached {
+    /// See [`Limits::cpu_time`].
+    #[error("it used more than {0:?} of processor time in one phase")]
+    CpuTime(Duration),
+    /// See [`Limits::calls`].
+    #[error("it made more than {0} calls of the host in one phase")]
+    Calls(usize),
+}
+
+impl LimitReached {
+    /// What the operator can do next.
+    pub(crate) fn hint(self) -> String {
+        let key = match self {
+            LimitReached::CpuTime(_) => "cpu-time",
+            LimitReached::Calls(_) => "calls",
+        };
+        format!("raise `{key}` under [limits] in its grant file, or report it to the hook's author")
+    }
+}
+
 /// The data of one instance's store.
 pub(crate) struct HostState {
     pub(crate) memory: StoreLimits,
@@ -86,7 +118,11 @@ pub(crate) struct HostState {
     pub(crate) run: RunContext,
     pub(crate) sql: SqlHost,
     process: ProcessHost,
-    log_bytes: usize,
+    pub(crate) kv: KvHost,
+    pub(super) wasi: WasiState,
+    pub(crate) cpu: CpuMeter,
+    limits: Limits,
+    calls_left: usize,
     /// What only the operator is told about the last refusal in this phase.
     hint: Option<String>,
 }
@@ -108,8 +144,10 @@ impl HostState {
             .trap_on_grow_failure(true)
             .build();
         let mut resources = ResourceTable::new();
-        resources.set_max_capacity(limits.connections + SPARE_RESOURCES);
+        let spare = SPARE_RESOURCES + if powers.wasi() { WASI_RESOURCES } else { 0 };
+        resources.set_max_capacity(limits.connections + spare);
         let name = identity.name.clone();
+        let kv = KvHost::new(name.clone(), Arc::clone(&powers), run.kv.clone());
         let sql = SqlHost::new(name.clone(), Arc::clone(&powers), run.sessions.clone());
         let process = ProcessHost::new(name, powers, run.programs.clone());
         Self {
@@ -120,15 +158,43 @@ impl HostState {
             run,
             sql,
             process,
-            log_bytes: limits.log_bytes,
+            kv,
+            wasi: WasiState::default(),
+            cpu: CpuMeter::default(),
+            limits,
+            calls_left: limits.calls,
             hint: None,
         }
     }
 
     /// Enters a phase.
     pub(crate) fn enter(&mut self, clock: PhaseClock) {
+        // Making the instance belongs to the phase that it was made for.
+        if clock.phase != self.clock.phase {
+            self.cpu.restart();
+            self.calls_left = self.limits.calls;
+        }
+        self.wasi.enter(clock.phase);
         self.clock = clock;
         self.hint = None;
+    }
+
+    /// Counts a call of the host: every function of the contract begins with this.
+    pub(crate) fn count_call(&mut self) -> Result<(), LimitReached> {
+        let left = self.calls_left.checked_sub(1);
+        self.calls_left = left.ok_or(LimitReached::Calls(self.limits.calls))?;
+        Ok(())
+    }
+
+    /// True while the guest has processor time left in this phase.
+    pub(crate) fn check_cpu_time(&self) -> Result<(), LimitReached> {
+        let most = self.limits.cpu_time;
+        if self.cpu.spent() <= most { Ok(()) } else { Err(LimitReached::CpuTime(most)) }
+    }
+
+    /// Bytes of log that are kept of this hook.
+    pub(super) fn log_bytes(&self) -> usize {
+        self.limits.log_bytes
     }
 
     /// Takes the operator's part of the last refusal.
@@ -145,8 +211,8 @@ impl HostState {
     }
 
     /// Keeps a hint for the operator.
-    pub(crate) fn hint(&mut self, hint: &str) {
-        self.hint = Some(hint.to_owned());
+    pub(crate) fn hint(&mut self, hint: String) {
+        self.hint = Some(hint);
     }
 
     /// Runs a program, if hook and operator agree on it.
@@ -184,7 +250,7 @@ impl HostState {
             level,
             message,
         };
-        self.run.logs.push(line, fields, self.log_bytes);
+        self.run.logs.push(line, fields, self.limits.log_bytes);
     }
 
     /// Waits, at most to the end of the phase; ends early if the run is asked to stop.

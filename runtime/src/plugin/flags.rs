@@ -121,9 +121,7 @@ impl Given {
             let value = match value {
                 None if flag.kind == Kind::Boolean => "true".to_owned(),
                 Some(value) => value,
-                None => words
-                    .pop_front()
-                    .ok_or(FlagError::NeedsArgument { name: flag.name })?,
+                None => words.pop_front().ok_or(FlagError::NeedsArgument { name: flag.name })?,
             };
             flags.push((flag.name, read(flag, unquoted(&value))?));
         }

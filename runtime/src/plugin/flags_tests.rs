@@ -125,7 +125,12 @@ fn numbers_are_those_of_strconv_with_base_0() {
     {
         assert_eq!(number(word), Err(IntegerError::Syntax), "{word:?}");
     }
-    for word in ["9223372036854775808", "-9223372036854775809", "18446744073709551616", "0xfffffffffffffffff"] {
+    for word in [
+        "9223372036854775808",
+        "-9223372036854775809",
+        "18446744073709551616",
+        "0xfffffffffffffffff",
+    ] {
         assert_eq!(number(word), Err(IntegerError::Range), "{word:?}");
     }
 }
@@ -146,7 +151,8 @@ fn any_words_are_answered() {
     let pieces = ["-", "--", "=", "s", "b", "n", "h", "1", "0x", "_", "\"", "", " ", "é", "\u{0}"];
     let mut state: u64 = 0x5eed;
     let mut random = |below: usize| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         usize::try_from(state >> 33).unwrap() % below
     };
     for _ in 0..20_000 {

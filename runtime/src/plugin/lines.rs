@@ -73,7 +73,8 @@ pub fn group_line(group: &str, message: &str) -> String {
 /// step, which are never lost behind a long cause.
 #[must_use]
 pub fn failure_line(time: &str, what: &str, then: &[String]) -> String {
-    let then: String = then.iter().map(|part| format!("; {}", fitted(part, LONGEST_PART))).collect();
+    let then: String =
+        then.iter().map(|part| format!("; {}", fitted(part, LONGEST_PART))).collect();
     let room = (LAST_LINE - 100).saturating_sub(escaped(&then).len());
     let message = format!("{}{then}", fitted(what, room));
     bounded_line(Severity::Error, time, &message, LAST_LINE - 100)

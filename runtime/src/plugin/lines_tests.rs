@@ -55,7 +55,11 @@ fn a_long_message_is_cut_and_its_line_is_whole() {
             assert!(line.len() < 1_600, "{filler:?}");
             let message = line.split_once("[message=\"").unwrap().1;
             let message = message.strip_suffix("\"]\n").unwrap();
-            assert!(unescapes(message), "{filler:?} × {length}: …{}", &message[message.len() - 20..]);
+            assert!(
+                unescapes(message),
+                "{filler:?} × {length}: …{}",
+                &message[message.len() - 20..]
+            );
         }
     }
 }

@@ -29,16 +29,52 @@ pub const FLAGS: [Flag; 13] = [
     flag("RamRoleName", Kind::Text, "name of the RAM role attached to the instance (required)"),
     flag("Name", Kind::Text, "name of the snapshot-consistent group (required)"),
     flag("Description", Kind::Text, "description of the snapshot-consistent group"),
-    flag("ExcludeDiskId", Kind::Text, "disks to leave out: ids, separated by comma, space or semicolon"),
-    flag("PreScriptPath", Kind::Text, "script that runs before the freeze (default: [scripts] pre in stillpoint.toml, else /tmp/prescript.sh; \"\" is none)"),
-    flag("PostScriptPath", Kind::Text, "script that runs after the thaw (default: [scripts] post in stillpoint.toml, else /tmp/postscript.sh; \"\" is none)"),
+    flag(
+        "ExcludeDiskId",
+        Kind::Text,
+        "disks to leave out: ids, separated by comma, space or semicolon",
+    ),
+    flag(
+        "PreScriptPath",
+        Kind::Text,
+        "script that runs before the freeze (default: [scripts] pre in stillpoint.toml, else /tmp/prescript.sh; \"\" is none)",
+    ),
+    flag(
+        "PostScriptPath",
+        Kind::Text,
+        "script that runs after the thaw (default: [scripts] post in stillpoint.toml, else /tmp/postscript.sh; \"\" is none)",
+    ),
     flag("EnableFsFreeze", Kind::Boolean, "freeze file systems (default true)"),
-    flag("TimeoutInSeconds", Kind::Integer, "file systems are frozen no longer than this (default 30, which is also the most)"),
-    flag("ScriptTimeoutInSeconds", Kind::Integer, "each script may take this long (default 1800, at most 86400)"),
-    flag("Hooks", Kind::Text, "what quiesces applications: auto (hooks of hooks.d if there are any, else the scripts), scripts, both, none (default auto)"),
-    flag("Require", Kind::Text, "fail, and leave no snapshot, rather than reach less: application, file-system, crash"),
-    flag("Root", Kind::Text, "directory that stands for / in the paths of configuration, hooks and run files (default /)"),
-    flag("LogFile", Kind::Text, "where the details go (default: log/ beside the plug-in, if that is not frozen; else /run/stillpoint/log)"),
+    flag(
+        "TimeoutInSeconds",
+        Kind::Integer,
+        "file systems are frozen no longer than this (default 30, which is also the most)",
+    ),
+    flag(
+        "ScriptTimeoutInSeconds",
+        Kind::Integer,
+        "each script may take this long (default 1800, at most 86400)",
+    ),
+    flag(
+        "Hooks",
+        Kind::Text,
+        "what quiesces applications: auto (hooks of hooks.d if there are any, else the scripts), scripts, both, none (default auto)",
+    ),
+    flag(
+        "Require",
+        Kind::Text,
+        "fail, and leave no snapshot, rather than reach less: application, file-system, crash",
+    ),
+    flag(
+        "Root",
+        Kind::Text,
+        "directory that stands for / in the paths of configuration, hooks and run files (default /)",
+    ),
+    flag(
+        "LogFile",
+        Kind::Text,
+        "where the details go (default: log/ beside the plug-in, if that is not frozen; else /run/stillpoint/log)",
+    ),
 ];
 
 const fn flag(name: &'static str, kind: Kind, usage: &'static str) -> Flag {
@@ -255,12 +291,7 @@ fn disks(list: &str) -> Vec<String> {
     disks
 }
 
-fn seconds(
-    given: &Given,
-    name: &'static str,
-    default: i64,
-    most: i64,
-) -> Result<u64, ParamError> {
+fn seconds(given: &Given, name: &'static str, default: i64, most: i64) -> Result<u64, ParamError> {
     let seconds = match given.value(name) {
         Some(Value::Integer(seconds)) => *seconds,
         _ => default,

@@ -69,7 +69,8 @@ fn disks_are_separated_by_comma_space_or_semicolon() {
 
 #[test]
 fn a_window_is_at_least_a_second_and_never_longer_than_ours() {
-    for (asked, window) in [("1", 1), ("0x10", 16), ("30", 30), ("31", 30), ("9223372036854775807", 30)]
+    for (asked, window) in
+        [("1", 1), ("0x10", 16), ("30", 30), ("31", 30), ("9223372036854775807", 30)]
     {
         let params = with(&[&format!("-TimeoutInSeconds={asked}")]).unwrap();
         assert_eq!(params.window(), Duration::from_secs(window), "{asked}");

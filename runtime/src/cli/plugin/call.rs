@@ -89,7 +89,11 @@ mod tests {
             &["app-snapshot-plugin", "-quiet", "plugin"],
             &["stillpoint", "plugin", "-quiet", "plugin"],
         ] {
-            assert_eq!(call(line), Some((None, vec!["-quiet".into(), "plugin".into()])), "{line:?}");
+            assert_eq!(
+                call(line),
+                Some((None, vec!["-quiet".into(), "plugin".into()])),
+                "{line:?}"
+            );
         }
         for root in [&["--root", "/x"][..], &["--root=/x"]] {
             let line = [&["stillpoint"], root, &["plugin", "-h"]].concat();
