@@ -36,8 +36,7 @@ impl Bench {
             "connections.toml",
             "[connections.main]\nengine = \"mysql\"\nsocket = \"/nowhere\"\nuser = \"root\"\n",
         )?;
-        let component = component("puppet")?;
-        stillpoint.run([Path::new("hook"), Path::new("install"), &component])?.succeeded()?;
+        stillpoint.sign_and_install(&component("puppet")?)?;
         stillpoint.run(["hook", "grant", "puppet", "--accept"])?.succeeded()?;
         let text = fs::read_to_string(stillpoint.config_file("hooks.d/puppet.toml"))?;
         let (head, tail) = text.split_once("[settings]\n").context("no [settings]")?;

@@ -42,13 +42,14 @@ pub async fn request(
     choice: HookChoice,
 ) -> Result<Request, CommandError> {
     let canceller = Arc::new(CancelSource::new());
-    let mut request = Request::new(&args.name, setup::provider(config));
+    let mut request = Request::new(&args.name, setup::provider(config, paths)?);
     request.description.clone_from(&args.description);
     request.scope = setup::scope(config, &args.scope);
     request.require = args.require.map(Into::into).or(config.snapshot.require);
     request.deadlines = config.deadlines;
     request.expedite_rcu = config.snapshot.expedite_rcu;
     request.keep_warm = config.snapshot.keep_warm;
+    request.paths = paths.clone();
     request.run_dir = paths.run();
     request.scripts = hooks::script_settings(config);
     request.context = RunContext::new(request.context.run_id, false, canceller.token());

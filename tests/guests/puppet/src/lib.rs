@@ -4,8 +4,13 @@
 //! `open A main` · `query A SELECT 1` · `query-ms A 50 SELECT SLEEP(9)` · `uint A 5 SET … = ?` ·
 //! `text A five SET … = ?` · `alive A` · `id A` · `info A` · `close A` · `log words` · `sleep 50` ·
 //! `program [50ms] perl -e @ verb … [< text]` · `run …` (as `program`, and fails
-//! if it fails; `@` is [`PROBE`]) · `granted` · `run-info` · `kv` · `fail kind words` · `trap` · `loop` · `eat` ·
+//! if it fails; `@` is [`PROBE`]) · `granted` · `run-info` · `kv` · `kv-set key value` · `kv-get key` ·
+//! `kv-del key` · `burn 50` (ms of processor time) · `chat 50` (calls of the host) · `fail kind words` ·
+//! `trap` · `loop` · `eat` ·
 //! `level crash` · `try <command>` (an error is a result).
+//!
+//! What is kept under the key `undo` is done by `finish`, command by command, and then forgotten: also
+//! by an instance that knows nothing else, after its agent has died.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -14,14 +19,14 @@ use std::hint::black_box;
 wit_bindgen::generate!({ path: "../../../hooks-sdk/wit/since_v0_1_0", world: "hook" });
 
 use exports::stillpoint::hook::lifecycle::{
-    CapabilityNeed, Description, Frozen, Guest, Outcome, Plan, ProgramNeed, SqlNeed,
+    CapabilityNeed, Description, Frozen, Guest, KvNeed, Outcome, Plan, ProgramNeed, SqlNeed,
 };
 use stillpoint::hook::types::{
     AppError, Consistency, HookError, MetaValue, MetadataEntry, SettingsError,
 };
 use stillpoint::hook::{kv, log, process, run, sql};
 
-/// Tests overwrite what follows the `=` in the finished component.
+/// Tests overwrite what follows the `=` in the finished component: with a way to misbehave, or a version.
 static DESCRIBE: [u8; 24] = *b"PUPPET-DESCRIBE=honest  ";
 
 /// What it asks for on `main`.
@@ -39,6 +44,8 @@ const STATEMENTS: &[&str] = &[
     "FLUSH TABLES WITH READ LOCK",
     "UNLOCK TABLES",
     "SELEKT 1",
+    "INSERT INTO puppet.holds VALUES (1)",
+    "DELETE FROM puppet.holds",
     "asked but never granted",
 ];
 
@@ -92,9 +99,12 @@ impl Guest for Puppet {
         }
         Description {
             name: if mode.trim() == "badname" { "../puppet".into() } else { "puppet".into() },
-            version: "0.1.0".into(),
+            version: if mode.starts_with(|c: char| c.is_ascii_digit()) { mode.trim().into() } else { "0.1.0".into() },
             summary: "does what its settings say".into(),
-            settings_schema: r#"{"type":"object","additionalProperties":{"type":"array","items":{"type":"string"}}}"#.into(),
+            settings_schema: match mode.trim() {
+                "noschema" => r#"{"type":"integr"}"#.into(),
+                _ => r#"{"type":"object","additionalProperties":{"type":"array","items":{"type":"string"}}}"#.into(),
+            },
             needs: vec![
                 CapabilityNeed::Sql(SqlNeed {
                     connection: "main".into(),
@@ -112,6 +122,11 @@ impl Guest for Puppet {
                         .collect(),
                     stdin_scripts: vec![SCRIPT.into()],
                     reason: "to be tested".into(),
+                    required: false,
+                }),
+                CapabilityNeed::Kv(KvNeed {
+                    bytes: 1024,
+                    reason: "to undo what it did".into(),
                     required: false,
                 }),
             ],
@@ -150,7 +165,24 @@ impl Guest for Puppet {
 
     fn finish() -> Result<(), HookError> {
         log::write(log::Level::Info, "finish", &[]);
-        play("finish")
+        play("finish")?;
+        undo()
+    }
+}
+
+/// What an earlier instance has left to be undone, if it may keep anything.
+fn undo() -> Result<(), HookError> {
+    let Ok(Some(commands)) = kv::get("undo") else { return Ok(()) };
+    for command in String::from_utf8_lossy(&commands).split(';') {
+        act(command.trim())?;
+    }
+    kv::delete("undo").map_err(not_kept)
+}
+
+fn not_kept(error: kv::Error) -> HookError {
+    match error {
+        kv::Error::Denied => HookError::Denied("durable state".into()),
+        other => HookError::Internal(format!("{other:?}")),
     }
 }
 
@@ -211,6 +243,34 @@ fn act(command: &str) -> Result<String, HookError> {
         }
         "granted" => Ok(sql::granted().join(",")),
         "run-info" => Ok(format!("{:?} {:?}", run::get_info(), run::current_phase())),
+        "kv-set" => {
+            kv::set(first, second.as_bytes()).map_err(not_kept)?;
+            Ok("kept".into())
+        }
+        "kv-get" => {
+            let kept = kv::get(first).map_err(not_kept)?;
+            Ok(kept.map_or("nothing".into(), |value| String::from_utf8_lossy(&value).into_owned()))
+        }
+        "kv-del" => {
+            kv::delete(first).map_err(not_kept)?;
+            Ok("forgotten".into())
+        }
+        "burn" => {
+            let until =
+                run::remaining().saturating_sub(rest.parse::<u64>().unwrap_or(0) * 1_000_000);
+            while run::remaining() > until {
+                for turn in 0..100_000_u32 {
+                    black_box(turn);
+                }
+            }
+            Ok("burnt".into())
+        }
+        "chat" => {
+            for _ in 0..rest.parse::<u64>().unwrap_or(0) {
+                black_box(run::cancelled());
+            }
+            Ok("chatted".into())
+        }
         "kv" => Ok(format!("{:?}", kv::get("key"))),
         "program" => Ok(match run_program(rest) {
             Ok(output) => ended(&output),
