@@ -26,6 +26,14 @@ pub fn require_root() -> Result<(), CommandError> {
     .hint("run it with sudo".to_owned()))
 }
 
+/// If this process dies, no core is written: credentials are in its memory. Children that are other
+/// programs are as they would be without it.
+pub fn no_core() {
+    if let Err(error) = nix::sys::prctl::set_dumpable(false) {
+        tracing::warn!("a core of this process would be written: {error}");
+    }
+}
+
 /// The log on standard error, written by a thread of its own: a full pipe, or a terminal on a
 /// frozen file system, must not hold the run. Lines that do not fit are dropped.
 pub fn log(verbose: u8) -> impl Drop {

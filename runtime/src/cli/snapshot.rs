@@ -19,8 +19,7 @@ use super::{CommandError, Outcome, hooks, print, print_json, setup};
 pub fn run(global: &Global, paths: &Paths, args: &Snapshot) -> Outcome {
     let config = setup::config(paths)?;
     setup::block_on(async {
-        let mut request =
-            request(paths, &config, args, HookChoice::Auto).await?;
+        let mut request = request(paths, &config, args, HookChoice::Auto).await?;
         let printer = (!global.json && !global.quiet).then(|| {
             let (tree, printer) = Printer::start(format!("stillpoint snapshot {}", args.name));
             request.observer = Arc::new(tree);
@@ -50,6 +49,7 @@ pub async fn request(
     request.deadlines = config.deadlines;
     request.expedite_rcu = config.snapshot.expedite_rcu;
     request.keep_warm = config.snapshot.keep_warm;
+    request.paths = paths.clone();
     request.run_dir = paths.run();
     request.scripts = hooks::script_settings(config);
     request.context = RunContext::new(request.context.run_id, false, canceller.token());

@@ -11,12 +11,9 @@ pub(crate) async fn end_remains(deadline: Deadline) -> Vec<String> {
     for (_, remains) in cgroup::remains(PURPOSE) {
         let processes = remains.members().len();
         let survivors = remains.kill(deadline).await;
-        let each = |survivor: &cgroup::Survivor| {
-            format!("{} {} (state {})", survivor.command, survivor.pid, survivor.state)
-        };
-        let left = match survivors.iter().map(each).collect::<Vec<_>>() {
-            some if some.is_empty() => String::new(),
-            some => format!("; cannot be killed yet: {}", some.join(", ")),
+        let left = match survivors.as_slice() {
+            [] => String::new(),
+            some => format!("; cannot be killed yet: {}", super::in_words(some)),
         };
         if processes > 0 {
             lines.push(format!("{processes} processes of its hooks' programs were ended{left}"));

@@ -132,11 +132,7 @@ impl AlibabaGroup {
         known && self.not_listed(&seen.group).is_empty()
     }
 
-    fn not_in_time(
-        &mut self,
-        id: &str,
-        last: Option<Seen>,
-    ) -> Result<Vec<Member>, ProviderError> {
+    fn not_in_time(&mut self, id: &str, last: Option<Seen>) -> Result<Vec<Member>, ProviderError> {
         let late = fail(
             ExitCode::GroupTimedOut,
             format!("the members of group {id} could not all be used by the end of the wait"),
