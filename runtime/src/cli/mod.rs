@@ -44,6 +44,7 @@ impl CommandError {
 
 /// Parses, runs the command, prints what went wrong, and says how the process ends.
 pub fn main() -> ExitCode {
+    setup::no_core();
     let line: Vec<_> = std::env::args_os().collect();
     if let Some(call) = plugin::Call::of(&line) {
         return plugin::main(&call);

@@ -26,6 +26,12 @@ pub fn require_root() -> Result<(), CommandError> {
     .hint("run it with sudo".to_owned()))
 }
 
+/// This process knows passwords and keys: if it dies, no core has them, and nobody may look into it.
+pub fn no_core() {
+    // Where the kernel does not have it, there is nothing better.
+    let _ = nix::sys::prctl::set_dumpable(false);
+}
+
 /// The log on standard error, written by a thread of its own: a full pipe, or a terminal on a
 /// frozen file system, must not hold the run. Lines that do not fit are dropped.
 pub fn log(verbose: u8) -> impl Drop {

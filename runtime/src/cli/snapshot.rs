@@ -9,7 +9,6 @@ use stillpoint::output::human;
 use stillpoint::output::json::RunDocument;
 use stillpoint::paths::Paths;
 use stillpoint::plugin::HookChoice;
-use stillpoint::provider::Provider;
 use stillpoint::sequence::{self, Failure, Report, Request};
 
 use super::args::{Global, Snapshot};
@@ -19,9 +18,8 @@ use super::{CommandError, Outcome, hooks, print, print_json, setup};
 /// Takes a snapshot.
 pub fn run(global: &Global, paths: &Paths, args: &Snapshot) -> Outcome {
     let config = setup::config(paths)?;
-    let provider = setup::provider(&config, paths)?;
     setup::block_on(async {
-        let mut request = request(paths, &config, provider, args, HookChoice::Auto).await?;
+        let mut request = request(paths, &config, args, HookChoice::Auto).await?;
         let printer = (!global.json && !global.quiet).then(|| {
             let (tree, printer) = Printer::start(format!("stillpoint snapshot {}", args.name));
             request.observer = Arc::new(tree);
@@ -40,19 +38,17 @@ pub fn run(global: &Global, paths: &Paths, args: &Snapshot) -> Outcome {
 pub async fn request(
     paths: &Paths,
     config: &Config,
-    provider: Arc<dyn Provider>,
     args: &Snapshot,
     choice: HookChoice,
 ) -> Result<Request, CommandError> {
     let canceller = Arc::new(CancelSource::new());
-    let mut request = Request::new(&args.name, provider);
+    let mut request = Request::new(&args.name, setup::provider(config, paths)?);
     request.description.clone_from(&args.description);
     request.scope = setup::scope(config, &args.scope);
     request.require = args.require.map(Into::into).or(config.snapshot.require);
     request.deadlines = config.deadlines;
     request.expedite_rcu = config.snapshot.expedite_rcu;
     request.keep_warm = config.snapshot.keep_warm;
-    request.paths = paths.clone();
     request.run_dir = paths.run();
     request.scripts = hooks::script_settings(config);
     request.context = RunContext::new(request.context.run_id, false, canceller.token());

@@ -8,14 +8,11 @@ mod voice;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use stillpoint::config::Config;
+use stillpoint::config::{Config, ProviderKind};
 use stillpoint::consistency::ReasonCode;
 use stillpoint::exit_code::ExitCode;
-use stillpoint::paths::Paths;
 use stillpoint::plugin::params::usage;
 use stillpoint::plugin::{self, HookChoice, Params};
-use stillpoint::provider::Provider;
-use stillpoint::provider::alibaba::{AlibabaProvider, AlibabaSettings};
 use stillpoint::sequence::{self, Request};
 
 use super::{CommandError, args, hooks, print, setup, snapshot};
@@ -63,9 +60,8 @@ fn take_snapshot(call: &Call, voice: &Voice) -> Result<End, CommandError> {
     let config = configured(setup::config(&paths)?, &params);
     announce(voice, &params, &config);
     setup::block_on(async {
-        let provider = provider(&config, &paths, &params).await?;
         let args = arguments(&params);
-        let mut request = snapshot::request(&paths, &config, provider, &args, params.hooks).await?;
+        let mut request = snapshot::request(&paths, &config, &args, params.hooks).await?;
         request.observer = Arc::new(voice.clone());
         announce_applications(voice, &params, &request);
         Ok(End::from(sequence::run(request).await))
@@ -74,6 +70,8 @@ fn take_snapshot(call: &Call, voice: &Voice) -> Result<End, CommandError> {
 
 /// The configuration of this machine, with what the parameters say instead.
 fn configured(mut config: Config, params: &Params) -> Config {
+    config.provider.kind = ProviderKind::Alibaba;
+    config.provider.alibaba.role = Some(params.role.clone());
     config.deadlines.freeze = params.window();
     config.snapshot.require = params.require.or(config.snapshot.require);
     let scripts = &mut config.scripts;
@@ -87,18 +85,6 @@ fn configured(mut config: Config, params: &Params) -> Config {
         scripts.enabled = true;
     }
     config
-}
-
-/// ECS, with the role that was named. The metadata service is asked here, and nothing is held yet.
-async fn provider(
-    config: &Config,
-    paths: &Paths,
-    params: &Params,
-) -> Result<Arc<dyn Provider>, CommandError> {
-    let configured = config.provider.alibaba.settings(paths);
-    let settings = AlibabaSettings { role: Some(params.role.clone()), ..configured };
-    let provider = AlibabaProvider::connect(settings).await.map_err(super::provider_error)?;
-    Ok(Arc::new(provider))
 }
 
 /// The arguments of `stillpoint snapshot` that ask for the same.
