@@ -18,16 +18,19 @@ use tokio::sync::OnceCell;
 /// The puppet as a component. Built once for each test binary.
 pub fn puppet() -> &'static [u8] {
     static PUPPET: OnceLock<Vec<u8>> = OnceLock::new();
-    PUPPET.get_or_init(|| {
-        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        let status = Command::new(workspace.join("scripts/build-hooks"))
-            .arg("puppet")
-            .env("CARGO_TARGET_DIR", target())
-            .status()
-            .unwrap();
-        assert!(status.success(), "the puppet does not build");
-        std::fs::read(target().join("hooks/puppet.wasm")).unwrap()
-    })
+    PUPPET.get_or_init(|| built("puppet"))
+}
+
+/// A guest of `tests/guests` as a component.
+pub fn built(guest: &str) -> Vec<u8> {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let status = Command::new(workspace.join("scripts/build-hooks"))
+        .arg(guest)
+        .env("CARGO_TARGET_DIR", target())
+        .status()
+        .unwrap();
+    assert!(status.success(), "{guest} does not build");
+    std::fs::read(target().join(format!("hooks/{guest}.wasm"))).unwrap()
 }
 
 /// The puppet as a core module, as the compiler gives it.
@@ -70,6 +73,12 @@ impl Installation {
 
     /// An installation with the puppet. Compiled once for each test binary, then copied.
     pub async fn with_puppet() -> (Self, Digest) {
+        Self::with("puppet", puppet()).await
+    }
+
+    /// An installation with one component, the same for all calls in a test binary. Compiled once,
+    /// then copied.
+    pub async fn with(name: &str, component: &[u8]) -> (Self, Digest) {
         static FIRST: OnceCell<(Paths, Digest)> = OnceCell::const_new();
         // A static is never dropped, so not in a temporary directory; one for each test binary.
         let install = || async {
@@ -77,8 +86,8 @@ impl Installation {
             let _ = std::fs::remove_dir_all(&root);
             let paths = Paths::under(&root);
             std::fs::create_dir_all(&root).unwrap();
-            let file = root.join("puppet.wasm");
-            std::fs::write(&file, puppet()).unwrap();
+            let file = root.join(format!("{name}.wasm"));
+            std::fs::write(&file, component).unwrap();
             let installed = HookStore::new(&paths).unwrap().install(&file).await.unwrap();
             (paths, installed.digest)
         };
