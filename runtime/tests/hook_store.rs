@@ -5,7 +5,7 @@ mod common;
 
 use std::os::unix::fs::PermissionsExt;
 
-use common::{Installation, puppet, puppet_module, puppet_that_describes, run};
+use common::{Installation, puppet, puppet_module, puppet_that_describes, request, run};
 use stillpoint::capability::grant_template;
 use stillpoint::hook::{HookLoadError, StoreError};
 
@@ -13,7 +13,7 @@ use stillpoint::hook::{HookLoadError, StoreError};
 async fn refusal(bytes: &[u8]) -> (String, String) {
     let installation = Installation::new();
     let file = installation.file("hook.wasm", bytes);
-    let error = installation.store.install(&file).await.unwrap_err();
+    let error = installation.store.install(request(&file)).await.unwrap_err();
     let kept = installation.paths.hooks().exists() || installation.paths.images().exists();
     assert!(!kept, "a refused file leaves nothing behind");
     (error.to_string(), error.hint().unwrap_or_default())
@@ -112,7 +112,7 @@ async fn a_file_that_is_no_component_is_refused_with_a_remedy() {
 async fn a_compiled_image_from_outside_is_refused() {
     let (installation, _) = Installation::with_puppet().await;
     let image = std::fs::read_dir(installation.paths.images()).unwrap().next().unwrap().unwrap();
-    let error = installation.store.install(&image.path()).await.unwrap_err();
+    let error = installation.store.install(request(&image.path())).await.unwrap_err();
     assert!(error.to_string().contains("images are native code and are never accepted"), "{error}");
 }
 

@@ -248,7 +248,7 @@ fn not_declared(what: &str) -> Denial {
 }
 
 fn sql_section(connection: &str, statement: &str) -> String {
-    format!("[[sql]] connection = \"{connection}\", statements = [\"{statement}\"]")
+    format!("[[sql]] connection = {}, statements = [\"{statement}\"]", template::quoted(connection))
 }
 
 #[cfg(test)]

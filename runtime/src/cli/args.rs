@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use stillpoint::consistency::Level;
 
+use super::hooks::args::HookCommand;
+
 /// Application-consistent snapshots of this machine:
 /// prepare → quiesce → freeze → snapshot → thaw → release;
 /// whatever happens, what was done is undone in reverse, and the file systems run again.
@@ -137,36 +139,4 @@ pub struct Group {
     /// Id of the snapshot, as `stillpoint list` shows it
     #[arg(value_name = "SNAPSHOT")]
     pub id: String,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum HookCommand {
-    /// Check a component, compile it here, and keep it
-    Install {
-        /// The component, a .wasm file
-        file: PathBuf,
-    },
-    /// Print a ready grant file with all that a hook asks for, and why
-    Grant {
-        /// Name or digest of an installed hook
-        hook: String,
-        /// Write it to hooks.d instead of printing it: grants everything that the hook asks for
-        #[arg(long)]
-        accept: bool,
-        /// Where the hook's connection goes: NAME=CONNECTION of connections.toml (repeat for more)
-        #[arg(long = "connection", value_name = "NAME=CONNECTION")]
-        connections: Vec<String>,
-    },
-    /// List installed hooks
-    List,
-    /// Show what a hook is, asks for, and is granted
-    Inspect {
-        /// Name or digest of an installed hook, or a .wasm file
-        hook: String,
-    },
-    /// Remove an installed hook
-    Remove {
-        /// Name or digest
-        hook: String,
-    },
 }

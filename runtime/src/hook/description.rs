@@ -2,8 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::text::clean;
+use super::text::{clean, is_hidden, visible};
 use crate::config::grants::is_hook_name;
+
+/// More than this nobody reads, in bytes of text; and a record has to stay readable.
+const MOST_TEXT: usize = 512 << 10;
+
+/// Needs, statements, arguments and scripts together.
+const MOST_TEXTS: usize = 2000;
 
 /// What a component says about itself. Names and version are checked, free text is cleaned.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,10 +81,11 @@ impl Description {
     /// # Errors
     /// In words for the hook's author.
     pub(crate) fn checked(mut self) -> Result<Self, String> {
+        self.check_size()?;
         if !is_hook_name(&self.name) {
             return Err(format!(
                 "it calls itself `{}`; a name has lower-case letters, digits, `-`, `_` and `.`, and at most 64 of them",
-                clean(&self.name, 80)
+                shown(&self.name)
             ));
         }
         let in_version = |c: char| c.is_ascii_alphanumeric() || ".-+".contains(c);
@@ -88,7 +95,7 @@ impl Description {
         {
             return Err(format!(
                 "its version is `{}`; a version has letters, digits, `.`, `-` and `+`, and at most 64 of them",
-                clean(&self.version, 80)
+                shown(&self.version)
             ));
         }
         let schema = serde_json::from_str::<serde_json::Value>(&self.settings_schema);
@@ -102,6 +109,25 @@ impl Description {
         }
         Ok(self)
     }
+
+    fn check_size(&self) -> Result<(), String> {
+        let texts: Vec<&str> = self.needs.iter().flat_map(Need::texts).collect();
+        let own = [&self.name, &self.version, &self.summary, &self.settings_schema];
+        let bytes = own.map(String::len).into_iter().chain(texts.iter().map(|text| text.len()));
+        let bytes: usize = bytes.sum();
+        if texts.len() > MOST_TEXTS || bytes > MOST_TEXT {
+            return Err(format!(
+                "it says {} texts of {bytes} bytes about itself; {MOST_TEXTS} and {MOST_TEXT} are the most",
+                texts.len() + own.len()
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// A text that may have anything in it, to be shown in an error.
+fn shown(text: &str) -> String {
+    clean(&visible(text), 200)
 }
 
 impl Need {
@@ -113,7 +139,7 @@ impl Need {
                 if !is_hook_name(connection) {
                     return Err(format!(
                         "it asks for a connection `{}`; a name has lower-case letters, digits, `-`, `_` and `.`",
-                        clean(connection, 80)
+                        shown(connection)
                     ));
                 }
                 statements.iter().collect()
@@ -124,12 +150,26 @@ impl Need {
             }
             Need::Kv { .. } | Need::Other { .. } => Vec::new(),
         };
-        let lines = |text: &str| text.replace(['\n', '\t'], " ");
-        match texts.into_iter().find(|text| clean(text, usize::MAX) != lines(text)) {
+        let is_odd = |text: &&String| text.chars().any(|c| is_hidden(c) && !"\n\t".contains(c));
+        match texts.into_iter().find(is_odd) {
             None => Ok(()),
-            Some(odd) => {
-                Err(format!("it asks for `{}`, which has hidden characters", clean(odd, 200)))
+            Some(odd) => Err(format!("it asks for `{}`, which has hidden characters", shown(odd))),
+        }
+    }
+
+    /// Every text of it.
+    fn texts(&self) -> Vec<&str> {
+        match self {
+            Need::Sql { connection, engines, statements, reason, .. } => {
+                let lists = engines.iter().chain(statements).map(String::as_str);
+                lists.chain([connection.as_str(), reason]).collect()
             }
+            Need::Program { command, arguments, stdin_scripts, reason, .. } => {
+                let lists = arguments.iter().flatten().chain(stdin_scripts).map(String::as_str);
+                lists.chain([command.as_str(), reason]).collect()
+            }
+            Need::Kv { reason, .. } => vec![reason],
+            Need::Other { what } => vec![what],
         }
     }
 

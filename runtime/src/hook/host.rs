@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wasmtime::component::ResourceTable;
-use wasmtime::{StoreLimits, StoreLimitsBuilder};
 
 use super::cancel::CancelToken;
+use super::limiter::Limiter;
 use super::logs::{HookLogs, LogLevel, LogLine};
 use super::{Identity, Phase};
 use crate::capability::registry::SessionRegistry;
@@ -17,12 +17,6 @@ use crate::time::Deadline;
 
 /// A guest that was told `timeout` by a host call has this long to unwind by itself.
 const UNWIND: Duration = Duration::from_millis(200);
-
-/// Instances, memories and tables of one component; interpreters have dozens (CPython: 38).
-const MOST_PARTS: usize = 128;
-
-/// Elements of one table.
-const MOST_TABLE_ELEMENTS: usize = 100_000;
 
 /// Resources beyond the sessions that a guest may hold at once.
 const SPARE_RESOURCES: usize = 16;
@@ -56,6 +50,11 @@ impl RunContext {
     }
 }
 
+/// An import was called where none may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it called `{0}` in `describe`, where no import may be called")]
+pub(crate) struct CalledInDescribe(&'static str);
+
 /// The phase that the guest is in.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PhaseClock {
@@ -75,7 +74,7 @@ impl PhaseClock {
 
 /// The data of one instance's store.
 pub(crate) struct HostState {
-    pub(crate) memory: StoreLimits,
+    pub(crate) memory: Limiter,
     pub(crate) resources: ResourceTable,
     pub(crate) clock: PhaseClock,
     pub(crate) identity: Arc<Identity>,
@@ -94,14 +93,7 @@ impl HostState {
         clock: PhaseClock,
     ) -> Self {
         let limits = powers.limits;
-        let memory = StoreLimitsBuilder::new()
-            .memory_size(limits.memory_bytes)
-            .table_elements(MOST_TABLE_ELEMENTS)
-            .instances(MOST_PARTS)
-            .tables(MOST_PARTS)
-            .memories(MOST_PARTS)
-            .trap_on_grow_failure(true)
-            .build();
+        let memory = Limiter::new(limits.memory_bytes);
         let mut resources = ResourceTable::new();
         resources.set_max_capacity(limits.connections + SPARE_RESOURCES);
         let sql = SqlHost::new(identity.name.clone(), powers, run.sessions.clone());
@@ -139,6 +131,14 @@ impl HostState {
     /// Keeps a hint for the operator.
     pub(crate) fn hint(&mut self, hint: &str) {
         self.hint = Some(hint.to_owned());
+    }
+
+    /// What a component says about itself must be the same for every call and every machine.
+    pub(crate) fn check_import(&self, import: &'static str) -> wasmtime::Result<()> {
+        match self.clock.phase {
+            Phase::Describe => Err(CalledInDescribe(import).into()),
+            _ => Ok(()),
+        }
     }
 
     /// No target may be contacted while a hook only describes itself or checks its settings.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::host::RunContext;
 use super::store::{HookStore, StoreError};
-use super::wasm::WasmHook;
-use super::{Hook, HookFailure, Identity};
+use super::wasm::{WasmHook, describe};
+use super::{Digest, Hook, HookFailure, Identity};
 use crate::capability::{Powers, PowersError};
 use crate::config::connections::Connections;
 use crate::config::grants::HookGrant;
@@ -35,6 +35,14 @@ pub enum HookLoadError {
         /// The cause.
         source: ConfigError,
     },
+    /// It does not say about itself what it said when it was installed.
+    #[error("hook {hook}: its `describe` does not say what it said when it was installed")]
+    Differs {
+        /// Which.
+        hook: String,
+        /// The component.
+        digest: Digest,
+    },
     /// It cannot work without something that it is not granted.
     #[error("hook {hook}: {message}")]
     NotGranted {
@@ -58,6 +66,10 @@ impl HookLoadError {
             HookLoadError::Store { source, .. } => source.hint(),
             HookLoadError::Config { source, .. } => source.hint(),
             HookLoadError::NotGranted { hint, .. } => Some(hint.clone()),
+            HookLoadError::Differs { digest, .. } => Some(format!(
+                "do not run {digest}: a hook that changes what it says, or a record that was changed; \
+                 report it to the hook's author"
+            )),
             HookLoadError::Invalid(failure) => failure.hint.clone(),
         }
     }
@@ -80,6 +92,10 @@ impl HookStore {
         let (installed, ready) = self
             .ready(&grant.module)
             .map_err(|source| HookLoadError::Store { hook: hook(), source })?;
+        let said = describe(self.engine(), &ready, Deadline::after(VALIDATE)).await;
+        if said.as_ref().ok() != Some(&installed.description) {
+            return Err(HookLoadError::Differs { hook: hook(), digest: installed.digest });
+        }
         let powers = Powers::agreed(&installed.description, grant, connections).map_err(
             |error| match error {
                 PowersError::Config(source) => HookLoadError::Config { hook: hook(), source },

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! HookStore::new(&paths)            the engine; touches no file
-//!   .install(file)                  check, compile, describe, keep   (slow: never in a snapshot)
+//!   .install(request)               check, compile, describe, keep   (slow: never in a snapshot)
 //!   .list() .inspect(x) .remove(x)
 //!   .load(&grant, &connections, &run)  ->  Box<dyn Hook>, everything checked, nothing touched
 //! ```
@@ -22,6 +22,7 @@ pub mod description;
 pub mod digest;
 mod engine;
 mod host;
+mod limiter;
 mod load;
 mod logs;
 mod since_v0_1_0;
@@ -36,7 +37,10 @@ pub use engine::EngineError;
 pub use host::RunContext;
 pub use load::HookLoadError;
 pub use logs::{DrainedLog, HookLogs, LogLevel, LogLine};
-pub use store::{HookStore, Inspection, Installed, StoreError};
+pub use store::{
+    DetachedSignature, HookStore, Inspection, InstallPolicy, InstallRequest, Installed, Signer,
+    Source, StoreError, Tool, signature_beside,
+};
 
 use async_trait::async_trait;
 

@@ -35,7 +35,9 @@ mod bindings {
         world: "hook",
         imports: {
             "stillpoint:hook/sql": async | trappable,
-            "stillpoint:hook/run.sleep": async,
+            "stillpoint:hook/run.sleep": async | trappable,
+            "stillpoint:hook/run": trappable,
+            "stillpoint:hook/log": trappable,
         },
         exports: { default: async },
         with: { "stillpoint:hook/sql.connection": crate::capability::sql::SqlSession },
@@ -133,6 +135,7 @@ impl sql::Host for HostState {
         &mut self,
         name: String,
     ) -> wasmtime::Result<Result<Resource<SqlSession>, sql::Error>> {
+        self.check_import("sql.open")?;
         let opened = match self.check_phase() {
             Ok(()) => self.sql.open(&name, self.clock.deadline).await,
             Err(denial) => Err(denial.into()),
@@ -144,6 +147,7 @@ impl sql::Host for HostState {
     }
 
     async fn granted(&mut self) -> wasmtime::Result<Vec<String>> {
+        self.check_import("sql.granted")?;
         Ok(self.sql.granted())
     }
 }
@@ -244,16 +248,18 @@ impl kv::Host for HostState {
 }
 
 impl run::Host for HostState {
-    fn get_info(&mut self) -> run::Info {
-        run::Info {
+    fn get_info(&mut self) -> wasmtime::Result<run::Info> {
+        self.check_import("run.get-info")?;
+        Ok(run::Info {
             run_id: self.run.run_id.clone(),
             hook_name: self.identity.name.clone(),
             dry_run: self.run.dry_run,
-        }
+        })
     }
 
-    fn current_phase(&mut self) -> types::Phase {
-        match self.clock.phase {
+    fn current_phase(&mut self) -> wasmtime::Result<types::Phase> {
+        self.check_import("run.current-phase")?;
+        Ok(match self.clock.phase {
             Phase::Describe => types::Phase::Describe,
             Phase::Validate => types::Phase::Validate,
             Phase::Prepare => types::Phase::Prepare,
@@ -261,24 +267,34 @@ impl run::Host for HostState {
             Phase::Confirm => types::Phase::Confirm,
             Phase::PostThaw => types::Phase::PostThaw,
             Phase::Finish => types::Phase::Finish,
-        }
+        })
     }
 
-    fn remaining(&mut self) -> u64 {
-        u64::try_from(self.clock.deadline.remaining().as_nanos()).unwrap_or(u64::MAX)
+    fn remaining(&mut self) -> wasmtime::Result<u64> {
+        self.check_import("run.remaining")?;
+        Ok(u64::try_from(self.clock.deadline.remaining().as_nanos()).unwrap_or(u64::MAX))
     }
 
-    fn cancelled(&mut self) -> bool {
-        self.run.cancel.is_cancelled()
+    fn cancelled(&mut self) -> wasmtime::Result<bool> {
+        self.check_import("run.cancelled")?;
+        Ok(self.run.cancel.is_cancelled())
     }
 
-    async fn sleep(&mut self, duration: u64) {
+    async fn sleep(&mut self, duration: u64) -> wasmtime::Result<()> {
+        self.check_import("run.sleep")?;
         HostState::sleep(self, Duration::from_nanos(duration)).await;
+        Ok(())
     }
 }
 
 impl log::Host for HostState {
-    fn write(&mut self, level: log::Level, message: String, fields: Vec<(String, String)>) {
+    fn write(
+        &mut self,
+        level: log::Level,
+        message: String,
+        fields: Vec<(String, String)>,
+    ) -> wasmtime::Result<()> {
+        self.check_import("log.write")?;
         let level = match level {
             log::Level::Trace => LogLevel::Trace,
             log::Level::Debug => LogLevel::Debug,
@@ -287,6 +303,7 @@ impl log::Host for HostState {
             log::Level::Error => LogLevel::Error,
         };
         self.log(level, message, &fields);
+        Ok(())
     }
 }
 

@@ -22,8 +22,9 @@ use wasmtime::{Engine, Store, Trap, UpdateDeadline};
 use super::description::Description;
 use super::engine::HookEngine;
 use super::host::{HostState, PhaseClock, RunContext};
+use super::limiter::Exceeded;
 use super::since_v0_1_0::{Called, Instance, Ready};
-use super::text::{LONGEST_MESSAGE, clean};
+use super::text::{LONGEST_MESSAGE, clean, is_hidden, visible};
 use super::{
     Failed, Hook, HookFailure, HookFailureKind, Identity, Outcome, Phase, Prepared, Quiesced,
 };
@@ -45,6 +46,9 @@ const HOST_CALL_BYTES: usize = 4 << 20;
 const MOST_METADATA_ENTRIES: usize = 256;
 const LONGEST_METADATA_VALUE: usize = 16 << 10;
 const MOST_PATHS: usize = 1024;
+
+/// As the kernel: a longer path leads nowhere.
+const LONGEST_PATH: usize = 4096;
 
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -350,7 +354,6 @@ async fn bounded<T>(
 }
 
 fn stopped_by(error: &wasmtime::Error) -> Stopped {
-    let text = format!("{error:#}");
     match error.downcast_ref::<Trap>() {
         Some(Trap::Interrupt) => out_of_time("it was still computing at its deadline"),
         Some(trap) => Stopped {
@@ -358,9 +361,9 @@ fn stopped_by(error: &wasmtime::Error) -> Stopped {
             message: format!("it trapped: {trap}"),
             hint: None,
         },
-        None if text.contains("forcing trap when growing") => Stopped {
+        None if error.is::<Exceeded>() => Stopped {
             kind: HookFailureKind::Trapped,
-            message: "it wanted more memory than it may have".into(),
+            message: error.downcast_ref::<Exceeded>().map(ToString::to_string).unwrap_or_default(),
             hint: Some(
                 "raise `memory-bytes` under [limits] in its grant file, or report it to the hook's author"
                     .into(),
@@ -404,11 +407,19 @@ fn checked_plan(plan: Prepared) -> Result<Prepared, Stopped> {
             plan.paths.len()
         )));
     }
-    let is_odd = |path: &&std::path::PathBuf| {
-        !path.is_absolute() || path.to_string_lossy().chars().any(char::is_control)
-    };
-    if let Some(odd) = plan.paths.iter().find(is_odd) {
-        return Err(wrong(format!("it named `{}`, which is not an absolute path", odd.display())));
+    for path in &plan.paths {
+        let text = path.to_string_lossy();
+        let problem = if text.len() > LONGEST_PATH {
+            "which is too long for a path"
+        } else if text.chars().any(is_hidden) {
+            "which has hidden characters"
+        } else if !path.is_absolute() {
+            "which is not an absolute path"
+        } else {
+            continue;
+        };
+        let shown = clean(&visible(&text), 200);
+        return Err(wrong(format!("it named `{shown}`, {problem}")));
     }
     Ok(Prepared { summary: clean(&plan.summary, 200), ..plan })
 }
@@ -423,16 +434,22 @@ fn checked_metadata(entries: Vec<MetadataEntry>) -> Result<Vec<MetadataEntry>, S
     entries.into_iter().map(checked_entry).collect()
 }
 
-/// Values are for machines that restore: kept whole or refused, never cut.
+/// Values are for machines that restore: kept whole or refused, never cut. They are also shown, so what
+/// could steer a terminal is refused; lines and tabs (of GTID sets) are not.
 fn checked_entry(entry: MetadataEntry) -> Result<MetadataEntry, Stopped> {
     let key = clean(&entry.key, 100);
-    let length = match &entry.value {
-        MetadataValue::Text(text) | MetadataValue::Bytes(text) => text.len(),
-        MetadataValue::Integer(_) | MetadataValue::Boolean(_) => 0,
+    let text = match &entry.value {
+        MetadataValue::Text(text) | MetadataValue::Bytes(text) => text.as_str(),
+        MetadataValue::Integer(_) | MetadataValue::Boolean(_) => "",
     };
-    if key != entry.key || key.is_empty() || length > LONGEST_METADATA_VALUE {
+    if key != entry.key || key.is_empty() || text.len() > LONGEST_METADATA_VALUE {
         return Err(wrong(format!(
             "metadata `{key}`: a key has 1 to 100 visible characters, a value at most {LONGEST_METADATA_VALUE} bytes"
+        )));
+    }
+    if text.chars().any(|c| is_hidden(c) && !"\n\r\t".contains(c)) {
+        return Err(wrong(format!(
+            "metadata `{key}` has hidden characters; a value that is not text is saved as bytes"
         )));
     }
     Ok(entry)

@@ -2,8 +2,10 @@
 
 use wit_component::StringEncoding;
 
-use super::module::Module;
-use super::{Table, whole_life};
+use super::common::{Installation, request, run};
+use super::mariadb::Server;
+use super::module::{CONNECTION_AT, Module};
+use super::{Played, Refused, Table, play, whole_life};
 
 const RETURNS: &str = "lies in what exports return";
 const CALLS: &str = "lies in what imports are given";
@@ -31,6 +33,7 @@ pub async fn attack(table: &mut Table) {
     returns(table).await;
     calls(table).await;
     handles(table).await;
+    used_up(table).await;
     entering(table).await;
 }
 
@@ -218,6 +221,66 @@ async fn handles(table: &mut Table) {
             table.attack(HANDLES, name, "handle", whole_life(&module.component())).await;
         }
     }
+}
+
+/// Opens `main`; its handle is then at 2052.
+fn opening() -> String {
+    format!(
+        "i32.const {CONNECTION_AT} i32.const 4 i32.const 2048 call $open
+         i32.const 2048 i32.load8_u if unreachable end"
+    )
+}
+
+/// What a guest can do with a handle that it once had. The server has no session afterwards.
+async fn used_up(table: &mut Table) {
+    let server = Server::start().await;
+    let handle = "i32.const 2052 i32.load";
+    let query = |handle: &str| {
+        format!(
+            "{handle} i32.const 16 i32.const 4 i32.const 0 i32.const 0
+             i32.const 0 i64.const 0 i32.const 2048 call $query"
+        )
+    };
+    let attacks = [
+        ("a dropped handle, asked", format!("{handle} call $drop {handle} call $alive drop")),
+        ("a dropped handle, queried", format!("{handle} call $drop {}", query(handle))),
+        ("a handle dropped twice", format!("{handle} call $drop {handle} call $drop")),
+        ("the handle after mine", format!("{handle} i32.const 1 i32.add call $alive drop")),
+        ("the handle before mine", format!("{handle} i32.const 1 i32.sub call $drop")),
+        (
+            "a handle that was opened again, dropped twice",
+            format!("{handle} call $drop {} {handle} call $drop {handle} call $drop", opening()),
+        ),
+    ];
+    for (name, attack) in attacks {
+        let module = Module::new()
+            .asking()
+            .imports(format!("{OPEN} {ALIVE} {DROP} {QUERY}"))
+            .body("pre-freeze", format!("{} {attack} i32.const 1024", opening()));
+        table.attack(HANDLES, name, "handle", on_server(&server, &module.component())).await;
+        server.time_to_no_sessions().await;
+    }
+}
+
+/// As [`whole_life`], with the connection `main` to a server.
+async fn on_server(server: &Server, bytes: &[u8]) -> Result<Played, Refused> {
+    let installation = Installation::new();
+    let file = installation.file("hook.wasm", bytes);
+    let digest = installation.store.install(request(&file)).await?.digest;
+    let text = format!(
+        "[connections.main]\nengine = \"mysql\"\nsocket = {:?}\nuser = \"root\"\n",
+        server.socket()
+    );
+    std::fs::write(installation.paths.config().join("connections.toml"), text).unwrap();
+    installation.grant(
+        "attacker",
+        &digest,
+        &[],
+        "[[sql]]\nconnection = \"main\"\nstatements = []\n",
+    );
+    let run = run();
+    let mut hook = installation.load("attacker", &run).await?;
+    play(&mut *hook, &run).await
 }
 
 async fn entering(table: &mut Table) {

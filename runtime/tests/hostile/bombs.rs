@@ -13,6 +13,11 @@ pub async fn attack(table: &mut Table) {
     time(table).await;
 }
 
+/// A hook with one more module in it.
+fn beside(text: &str) -> Vec<u8> {
+    with_more_modules(&Module::new().component(), text, 1)
+}
+
 async fn memory(table: &mut Table) {
     let grow = "loop $l i32.const 1 memory.grow drop br $l end unreachable";
     let table_of = |text: &str| Module::new().items(text);
@@ -40,7 +45,7 @@ async fn memory(table: &mut Table) {
                 )
                 .component(),
         ),
-        ("two hundred tables", table_of(&"(table 1000 funcref)".repeat(200)).component()),
+        ("two hundred tables", beside(&format!("(module {})", "(table 1000 funcref)".repeat(200)))),
         (
             "ninety tables, each as large as one may be",
             table_of(&"(table 99000 funcref)".repeat(90)).component(),
@@ -60,10 +65,7 @@ async fn memory(table: &mut Table) {
         ),
         (
             "a hundred memories in one module",
-            Module::new()
-                .items("(memory 900)".repeat(100))
-                .body("prepare", "unreachable")
-                .component(),
+            beside(&format!("(module {})", "(memory 900)".repeat(100))),
         ),
         (
             "a memory of 64 bits",
@@ -109,30 +111,24 @@ async fn memory(table: &mut Table) {
 }
 
 async fn code(table: &mut Table) {
-    let locals = format!("(local {}) unreachable", "i64 ".repeat(50_001));
-    let nested = format!("{}{} i32.const 1024", "block ".repeat(100_000), "end ".repeat(100_000));
-    let types = (0..2000).fold("string".to_owned(), |inner, _| format!("(list {inner})"));
+    let nested = format!("{}{}", "block ".repeat(100_000), "end ".repeat(100_000));
+    let body = |text: &str| beside(&format!("(module (func $s {text}) (start $s))"));
     let bombs: Vec<(&str, Vec<u8>)> = vec![
-        ("fifty thousand locals", Module::new().body("finish", locals).component()),
-        (
-            "blocks a hundred thousand deep",
-            Module::new().body("prepare", nested + " unreachable").component(),
-        ),
+        ("fifty thousand locals", body(&format!("(local {}) unreachable", "i64 ".repeat(50_001)))),
+        ("blocks a hundred thousand deep", body(&format!("{nested} unreachable"))),
         (
             "thirty thousand functions",
-            Module::new().items("(func)".repeat(30_000)).body("finish", "unreachable").component(),
+            beside(&format!(
+                "(module (func $s unreachable) (start $s) {})",
+                "(func)".repeat(30_000)
+            )),
         ),
         (
             "a jump table of a million",
-            Module::new()
-                .body(
-                    "finish",
-                    format!(
-                        "block $b i32.const 0 br_table {} end unreachable",
-                        "$b ".repeat(1_000_000)
-                    ),
-                )
-                .component(),
+            body(&format!(
+                "block $b i32.const 0 br_table {} end unreachable",
+                "$b ".repeat(1_000_000)
+            )),
         ),
         (
             "twenty thousand exports",
@@ -180,11 +176,11 @@ async fn code(table: &mut Table) {
     for (name, bytes) in bombs {
         table.attack(CODE, name, "", whole_life(&bytes)).await;
     }
-    let text = format!("(component (type (func (param \"x\" {types}))))");
-    match wat::parse_str(&text) {
-        Ok(bytes) => table.attack(CODE, "types two thousand deep", "", whole_life(&bytes)).await,
-        Err(error) => panic!("{error}"),
-    }
+    // Each type is a list of the one before it.
+    let lists: String = (1..2000).map(|n| format!("(type $t{n} (list $t{}))", n - 1)).collect();
+    let text = format!("(component (type $t0 (list u8)) {lists} (type (func (param \"x\" $t1999))))");
+    let bytes = wat::parse_str(&text).unwrap();
+    table.attack(CODE, "types two thousand deep", "", whole_life(&bytes)).await;
 }
 
 async fn time(table: &mut Table) {

@@ -1,7 +1,7 @@
 //! What a component says about itself: kept clean and bounded, the same each time, or refused.
 
-use super::{Refused, Table, guest_that_describes, whole_life};
-use super::{common::Installation, guest, play, run};
+use super::common::{Installation, request};
+use super::{Refused, Table, guest, guest_that_describes, play, run, whole_life};
 use stillpoint::capability::grant_template;
 
 const FAMILY: &str = "what `describe` says and does";
@@ -11,30 +11,30 @@ const REFUSED: &[(&str, &str)] = &[
     ("panic", "`describe` failed"),
     ("loop", "still computing"),
     ("eat", "memory"),
-    ("recurse", "stack"),
-    ("sleep", "`describe`"),
-    ("log", "`describe`"),
-    ("clock", "`describe`"),
-    ("open", "`describe`"),
+    ("recurse", "trapped"),
+    ("sleep", "`run.sleep` in `describe`"),
+    ("log", "`log.write` in `describe`"),
+    ("clock", "`run.remaining` in `describe`"),
+    ("open", "`sql.open` in `describe`"),
     ("escape-name", "it calls itself"),
     ("path-name", "it calls itself"),
-    ("long-name", "it calls itself"),
+    ("long-name", "are the most"),
     ("escape-version", "its version is"),
-    ("long-summary", "`describe`"),
+    ("long-summary", "are the most"),
     ("escape-statement", "hidden characters"),
     ("hidden-statement", "hidden characters"),
     ("bidi-statement", "hidden characters"),
     ("nul-statement", "hidden characters"),
-    ("many-statements", "`describe`"),
-    ("long-statement", "`describe`"),
+    ("many-statements", "are the most"),
+    ("long-statement", "are the most"),
     ("many-needs", "`describe`"),
     ("escape-connection", "a name has"),
     ("path-connection", "a name has"),
-    ("escape-program", ""),
+    ("escape-program", "hidden characters"),
     ("escape-argument", "hidden characters"),
     ("no-schema", "settings schema"),
     ("deep-schema", "settings schema"),
-    ("long-schema", "`describe`"),
+    ("long-schema", "are the most"),
 ];
 
 /// What is kept, but cleaned: nothing of it may reach a terminal or break out of a comment.
@@ -57,7 +57,8 @@ pub async fn attack(table: &mut Table) {
 async fn cleaned(mode: &str) -> Result<(), String> {
     let installation = Installation::new();
     let file = installation.file("hook.wasm", &guest_that_describes(mode));
-    let installed = installation.store.install(&file).await.map_err(|error| error.to_string())?;
+    let installed =
+        installation.store.install(request(&file)).await.map_err(|error| error.to_string())?;
     let template = grant_template(&installed.description, &installed.digest, &[]);
     let record = serde_json::to_string(&installed).map_err(|error| error.to_string())?;
     for text in [template.replace('\n', ""), record] {
@@ -95,7 +96,7 @@ async fn second_call() -> Result<(), Refused> {
     // said first, whatever it would like to be.
     let installation = Installation::new();
     let file = installation.file("hook.wasm", &guest_that_describes("second-call"));
-    let installed = installation.store.install(&file).await?;
+    let installed = installation.store.install(request(&file)).await?;
     installation.grant("attacker", &installed.digest, &[], "");
     let run = run();
     let mut hook = installation.load("attacker", &run).await?;

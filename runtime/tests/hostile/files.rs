@@ -57,7 +57,7 @@ const IMPORTS: &[(&str, &str, &str)] = &[
     (
         "a component from outside",
         "(import \"c\" (component (export \"f\" (func))))",
-        "which no hook gets",
+        "component imports",
     ),
     (
         "a name with an escape",
@@ -106,5 +106,5 @@ pub async fn attack(table: &mut Table) {
     }
     let crowd: String = (0..20_000).map(|n| format!("(import \"x{n}\" (func))")).collect();
     let bytes = wat::parse_str(format!("(component {crowd})")).unwrap();
-    table.attack(FAMILY, "twenty thousand imports", "which no hook gets", whole_life(&bytes)).await;
+    table.attack(FAMILY, "twenty thousand imports", "it imports", whole_life(&bytes)).await;
 }

@@ -7,6 +7,9 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/mariadb.rs"]
+#[expect(dead_code, reason = "each test binary uses a part")]
+mod mariadb;
 
 mod abi;
 mod bombs;
@@ -19,7 +22,7 @@ mod table;
 
 use std::sync::OnceLock;
 
-use common::{Installation, plenty, run, within};
+use common::{Installation, plenty, request, run, within};
 use stillpoint::hook::{Digest, Hook, Outcome, Phase, RunContext};
 use stillpoint::manifest::MetadataEntry;
 use table::{Refused, Table};
@@ -38,9 +41,9 @@ const PHASES: [(Phase, &str); 6] = [
 
 /// What a whole run of a hook gives, if nothing of it is refused.
 #[derive(Debug, Default)]
-pub struct Played {
-    pub summary: String,
-    pub metadata: Vec<MetadataEntry>,
+struct Played {
+    summary: String,
+    metadata: Vec<MetadataEntry>,
 }
 
 /// Runs every phase of a hook, up to the first that is refused. `finish` comes always, on a fresh
@@ -67,7 +70,7 @@ async fn phases_of(hook: &mut dyn Hook) -> Result<Played, Refused> {
 async fn whole_life(bytes: &[u8]) -> Result<Played, Refused> {
     let installation = Installation::new();
     let file = installation.file("hook.wasm", bytes);
-    let digest = installation.store.install(&file).await?.digest;
+    let digest = installation.store.install(request(&file)).await?.digest;
     installation.grant("attacker", &digest, &[], "");
     let run = run();
     let mut hook = installation.load("attacker", &run).await?;

@@ -11,6 +11,13 @@ use wit_parser::Resolve;
 /// Where the description is.
 const DESCRIPTION: u32 = 16;
 
+/// Where its one need is, if it has one, and behind it the name of the connection that it asks for.
+const NEED: u32 = 140;
+
+/// The connection that a module can ask for, and where its name is.
+pub const CONNECTION: &str = "main";
+pub const CONNECTION_AT: u32 = NEED + 40;
+
 /// A hook in the making. Bodies are instructions in the text format.
 pub struct Module {
     /// Types and imports.
@@ -24,6 +31,7 @@ pub struct Module {
     bodies: Vec<(&'static str, String)>,
     after: Vec<(&'static str, String)>,
     encoding: StringEncoding,
+    asks: bool,
 }
 
 /// The exports: name, parameters, and the body that says `ok`.
@@ -61,6 +69,7 @@ impl Module {
             bodies: Vec::new(),
             after: Vec::new(),
             encoding: StringEncoding::UTF8,
+            asks: false,
         }
     }
 
@@ -99,6 +108,12 @@ impl Module {
 
     pub fn encoding(mut self, encoding: StringEncoding) -> Self {
         self.encoding = encoding;
+        self
+    }
+
+    /// It asks for the connection `main`, without statements.
+    pub fn asking(mut self) -> Self {
+        self.asks = true;
         self
     }
 
@@ -147,6 +162,7 @@ impl Module {
     fn description(&self) -> String {
         let (name, version) = (self.name, "1.0.0");
         let (name_at, version_at) = (DESCRIPTION + 44, DESCRIPTION + 44 + 64);
+        let needs = u32::from(self.asks);
         let words = [
             name_at,
             length(name),
@@ -156,30 +172,24 @@ impl Module {
             0,
             name_at,
             0,
-            name_at,
-            0,
+            NEED,
+            needs,
             0,
         ];
-        let mut text: String =
-            words.iter().flat_map(|word| word.to_le_bytes()).map(escaped).collect();
-        text.extend(padded(name).into_iter().map(escaped));
-        text.extend(version.bytes().map(escaped));
-        text
+        let need = [0, CONNECTION_AT, length(CONNECTION), NEED, 0, NEED, 0, NEED, 0, 0];
+        let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        bytes.extend(name.bytes());
+        bytes.resize((version_at - DESCRIPTION) as usize, 0);
+        bytes.extend(version.bytes());
+        bytes.resize((NEED - DESCRIPTION) as usize, 0);
+        bytes.extend(need.iter().flat_map(|word| word.to_le_bytes()));
+        bytes.extend(CONNECTION.bytes());
+        bytes.into_iter().map(|byte| format!("\\{byte:02x}")).collect()
     }
 }
 
 fn length(text: &str) -> u32 {
     u32::try_from(text.len()).unwrap()
-}
-
-fn padded(text: &str) -> Vec<u8> {
-    let mut bytes = text.as_bytes().to_vec();
-    bytes.resize(64, 0);
-    bytes
-}
-
-fn escaped(byte: u8) -> String {
-    format!("\\{byte:02x}")
 }
 
 /// The component with `count` more core modules, each of `text`, and an instance of each.

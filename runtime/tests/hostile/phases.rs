@@ -15,7 +15,7 @@ const POWERS: &str = "things that were not granted";
 /// What ends an instance, or its patience, wherever it is tried; and words of the refusal.
 const FATAL: &[(&[&str], &str)] = &[
     (&["loop"], "computing"),
-    (&["recurse"], "stack"),
+    (&["recurse"], "trapped"),
     (&["eat"], "memory"),
     (&["panic"], "trapped"),
     (&["unreachable"], "unreachable"),
@@ -34,7 +34,7 @@ const TOO_MUCH: &[(&str, &[&str], &str)] = &[
     ("pre-freeze", &["metadata-bytes", "9000"], "metadata `bytes`"),
     ("pre-freeze", &["metadata-bytes", "30000000"], ""),
     ("prepare", &["path-flood", "2000", "/x"], "paths"),
-    ("prepare", &["path-flood", "1000000", "/x"], ""),
+    ("prepare", &["path-flood", "1000000", "/x"], "too much data"),
     ("prepare", &["long-path", "5000"], "path"),
     ("prepare", &["long-path", "30000000"], ""),
     ("confirm", &["long-failure", "30000000"], ""),

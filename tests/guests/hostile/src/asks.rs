@@ -64,7 +64,7 @@ pub fn description() -> Description {
         "escape-program" => program(&mut said, "sh\u{1b}[2J", "x"),
         "escape-argument" => program(&mut said, "sh", "-c\u{1b}[2J"),
         "no-schema" => said.settings_schema = "[]".into(),
-        "deep-schema" => said.settings_schema = deep(100_000),
+        "deep-schema" => said.settings_schema = deep(10_000),
         "ring-schema" => said.settings_schema = r##"{"$ref":"#"}"##.into(),
         "rings-schema" => {
             said.settings_schema =

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use stillpoint::config::connections::Connections;
 use stillpoint::config::grants::HookGrant;
-use stillpoint::hook::{CancelToken, HookStore, Outcome, RunContext};
+use stillpoint::hook::{
+    CancelToken, HookStore, InstallPolicy, InstallRequest, Outcome, RunContext,
+};
 use stillpoint::paths::Paths;
 use stillpoint::time::Deadline;
 use stillpoint_tests::command::output_of;
@@ -24,7 +26,9 @@ pub async fn measure(rounds: Rounds, report: &mut Report) -> Result<()> {
     let rig = tokio::task::block_in_place(|| Rig::without_hook(LONGEST))?;
     let paths = Paths::under(rig.lab.root());
     let store = HookStore::new(&paths).context("no hook store")?;
-    let installed = store.install(&component("puppet")?).await.context("not installed")?;
+    let policy = InstallPolicy { allow_unsigned: true, ..InstallPolicy::default() };
+    let request = InstallRequest::from_file(&component("puppet")?)?.with_policy(policy);
+    let installed = store.install(request).await.context("not installed")?;
     let file = rig.stillpoint.config_file("hooks.d/puppet.toml");
     rig.stillpoint.write_config(
         "hooks.d/puppet.toml",

@@ -4,29 +4,36 @@
 //! `<hooks>/<sha256>.wasm` is the component, `<hooks>/<sha256>.json` its record, and
 //! `<images>/<sha256>-<engine>.cwasm` the image that this machine compiled from it.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+mod error;
+mod files;
+mod record;
+
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use wasmtime::component::Component;
 
 use super::component::{self, NotAHook};
 use super::description::Description;
 use super::digest::Digest;
-use super::engine::{EngineError, HookEngine};
+use super::engine::HookEngine;
 use super::since_v0_1_0::{self, Ready};
 use super::wasm::describe;
 use crate::config::grants::grant_files;
-use crate::config::read::{ConfigError, OPEN_TO_OTHERS, read_trusted};
+use crate::config::read::{OPEN_TO_OTHERS, read_trusted};
 use crate::paths::Paths;
 use crate::sys;
 use crate::time::Deadline;
 
-/// The longest component that is installed, in bytes; CPython's is 18 MB.
-const LONGEST_COMPONENT: u64 = 256 << 20;
+pub use error::StoreError;
+use files::{private_directory, remove_file, write_whole};
+pub use record::{
+    DetachedSignature, InstallPolicy, InstallRequest, Installed, Signer, Source, Tool,
+    signature_beside,
+};
+use record::{LONGEST_COMPONENT, RECORD_VERSION};
 
 /// The longest image, in bytes; an image is two to three times its component.
 const LONGEST_IMAGE: u64 = 1 << 30;
@@ -35,32 +42,6 @@ const LONGEST_RECORD: u64 = 4 << 20;
 
 /// How long `describe` may take.
 const DESCRIBE: Duration = Duration::from_secs(10);
-
-/// The form of a record.
-const RECORD_VERSION: u32 = 1;
-
-/// An installed component, as recorded.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Installed {
-    record_version: u32,
-    /// The version of the contract that it is built for.
-    pub contract: String,
-    /// What it says about itself.
-    pub description: Description,
-    /// The component's digest.
-    pub digest: Digest,
-    /// The component's size, in bytes.
-    pub bytes: u64,
-    /// The digest of the image that was compiled from it here.
-    pub image_digest: Digest,
-    /// The image's size, in bytes.
-    pub image_bytes: u64,
-    /// The engine that the image is for.
-    pub engine: String,
-    /// When it was installed; RFC 3339, UTC.
-    pub installed: String,
-}
 
 /// What [`HookStore::inspect`] tells.
 #[derive(Clone, Debug)]
@@ -75,131 +56,6 @@ pub struct Inspection {
     pub installed: Option<Installed>,
     /// The grant files that name it.
     pub granted_in: Vec<PathBuf>,
-}
-
-/// What went wrong with the store.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StoreError {
-    /// The engine does not start.
-    #[error(transparent)]
-    Engine(#[from] EngineError),
-    /// A file cannot be read.
-    #[error("{} cannot be read", path.display())]
-    Read {
-        /// Which.
-        path: PathBuf,
-        /// The cause.
-        #[source]
-        source: io::Error,
-    },
-    /// A file cannot be written.
-    #[error("{} cannot be written", path.display())]
-    Write {
-        /// Which.
-        path: PathBuf,
-        /// The cause.
-        #[source]
-        source: io::Error,
-    },
-    /// A file of the store is not trusted, or cannot be read.
-    #[error(transparent)]
-    File(#[from] ConfigError),
-    /// The file is not a hook that this stillpoint can run.
-    #[error("{} is not a hook: {problem}", file.display())]
-    NotAHook {
-        /// Which.
-        file: PathBuf,
-        /// Why.
-        problem: String,
-        /// What its author, or the operator, can do.
-        hint: String,
-    },
-    /// Nothing of that name is installed.
-    #[error("no hook `{what}` is installed")]
-    NotInstalled {
-        /// What was asked for.
-        what: String,
-        /// The names that are there.
-        there_are: Vec<String>,
-    },
-    /// More than one is installed under that name.
-    #[error("`{what}` is installed more than once: {}", digests.iter().map(Digest::to_string).collect::<Vec<_>>().join(", "))]
-    Ambiguous {
-        /// What was asked for.
-        what: String,
-        /// The digests.
-        digests: Vec<Digest>,
-    },
-    /// A grant file names it.
-    #[error("hook {name} ({digest}) is in use: {} grants to it", file.display())]
-    InUse {
-        /// Which.
-        name: String,
-        /// Its digest.
-        digest: Digest,
-        /// Where.
-        file: PathBuf,
-    },
-    /// A file is not what was installed.
-    #[error("{} was changed after it was installed: its digest is {found}, not {recorded}", file.display())]
-    Changed {
-        /// Which.
-        file: PathBuf,
-        /// What was recorded.
-        recorded: Digest,
-        /// What it is now.
-        found: Digest,
-    },
-    /// There is no image for this engine.
-    #[error("hook {name} has no image for this stillpoint ({why})")]
-    NoImage {
-        /// Which.
-        name: String,
-        /// Missing, or compiled for another version or processor.
-        why: String,
-        /// The component.
-        component: PathBuf,
-    },
-    /// A record cannot be understood.
-    #[error("{} is not a record of this stillpoint: {problem}", path.display())]
-    Record {
-        /// Which.
-        path: PathBuf,
-        /// What is wrong with it.
-        problem: String,
-    },
-}
-
-impl StoreError {
-    /// What the operator can do next.
-    #[must_use]
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            StoreError::File(error) => error.hint(),
-            StoreError::NotAHook { hint, .. } => Some(hint.clone()),
-            StoreError::NotInstalled { there_are, .. } if there_are.is_empty() => {
-                Some("install it with `stillpoint hook install <file.wasm>`".into())
-            }
-            StoreError::NotInstalled { there_are, .. } => {
-                Some(format!("there are: {}", there_are.join(", ")))
-            }
-            StoreError::Ambiguous { .. } => Some("give the digest instead of the name".into()),
-            StoreError::InUse { file, .. } => {
-                Some(format!("remove {}, or set another `module` in it, first", file.display()))
-            }
-            StoreError::Changed { .. } => Some(
-                "find out who changed it; then install the hook again with `stillpoint hook install`".into(),
-            ),
-            StoreError::NoImage { component, .. } => {
-                Some(format!("run `stillpoint hook install {}` again", component.display()))
-            }
-            StoreError::Record { .. } => {
-                Some("install the hook again with `stillpoint hook install`".into())
-            }
-            StoreError::Engine(_) | StoreError::Read { .. } | StoreError::Write { .. } => None,
-        }
-    }
 }
 
 /// The installed components, and the engine that runs them.
@@ -231,8 +87,10 @@ impl HookStore {
     ///
     /// # Errors
     /// If it is not a hook, with the remedy in [`StoreError::hint`]; then nothing is kept.
-    pub async fn install(&self, file: &Path) -> Result<Installed, StoreError> {
-        let compiled = self.compile(file).await?;
+    pub async fn install(&self, request: InstallRequest) -> Result<Installed, StoreError> {
+        let file = PathBuf::from(request.source.to_string());
+        let file = file.as_path();
+        let compiled = self.compile(file, request.module).await?;
         let image = compiled.component.serialize().map_err(|error| StoreError::NotAHook {
             file: file.to_owned(),
             problem: format!("its image cannot be made: {error:#}"),
@@ -248,6 +106,11 @@ impl HookStore {
             image_digest: Digest::of(&image),
             image_bytes: image.len() as u64,
             engine: self.engine.hash().into(),
+            imports: Vec::new(),
+            toolchain: Vec::new(),
+            source: request.source,
+            signed_by: None,
+            allowed_unsigned: Some("signatures are not checked yet".into()),
             installed: jiff::Timestamp::now().to_string(),
         };
         private_directory(&self.paths.hooks())?;
@@ -301,7 +164,8 @@ impl HookStore {
                 installed: Some(installed),
             }),
             Err(StoreError::NotInstalled { .. }) if Path::new(what).exists() => {
-                let compiled = self.compile(Path::new(what)).await?;
+                let request = InstallRequest::from_file(Path::new(what))?;
+                let compiled = self.compile(Path::new(what), request.module).await?;
                 let digest = compiled.digest;
                 Ok(Inspection {
                     description: compiled.description,
@@ -346,9 +210,8 @@ impl HookStore {
         &self.engine
     }
 
-    /// Reads a file once, and compiles and describes what was read.
-    async fn compile(&self, file: &Path) -> Result<Compiled, StoreError> {
-        let bytes = read_once(file)?;
+    /// Compiles and describes a component.
+    async fn compile(&self, file: &Path, bytes: Vec<u8>) -> Result<Compiled, StoreError> {
         let engine = self.engine.engine().clone();
         let refused = |NotAHook { problem, hint }| StoreError::NotAHook {
             file: file.to_owned(),
@@ -501,78 +364,5 @@ impl HookStore {
 
     fn image_path(&self, digest: &Digest) -> PathBuf {
         self.paths.images().join(format!("{}-{}.cwasm", digest.hex(), self.engine.hash()))
-    }
-}
-
-/// Reads a file that the operator names. Anybody's file will do: what counts is its digest.
-fn read_once(file: &Path) -> Result<Vec<u8>, StoreError> {
-    use std::io::Read;
-    let failed = |source| StoreError::Read { path: file.to_owned(), source };
-    let mut bytes = Vec::new();
-    let opened = OpenOptions::new()
-        .read(true)
-        .custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY)
-        .open(file)
-        .map_err(failed)?;
-    if !opened.metadata().map_err(failed)?.is_file() {
-        return Err(failed(io::Error::other("it is not a regular file")));
-    }
-    opened.take(LONGEST_COMPONENT + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > LONGEST_COMPONENT {
-        let longer = format!("it is longer than {LONGEST_COMPONENT} bytes");
-        return Err(failed(io::Error::other(longer)));
-    }
-    Ok(bytes)
-}
-
-/// A directory that only root can enter.
-fn private_directory(path: &Path) -> Result<(), StoreError> {
-    let failed = |source| StoreError::Write { path: path.to_owned(), source };
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent).map_err(failed)?;
-    }
-    match DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
-        _ => {}
-    }
-    let metadata = fs::symlink_metadata(path).map_err(failed)?;
-    if !metadata.is_dir() || metadata.uid() != 0 {
-        return Err(StoreError::File(ConfigError::Untrusted {
-            path: path.to_owned(),
-            problem: "it is not a directory of root".into(),
-            hint: format!("move {} away", path.display()),
-        }));
-    }
-    fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(failed)
-}
-
-/// Writes a file that is there whole or not at all, mode 0600.
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    let failed = |source| StoreError::Write { path: path.to_owned(), source };
-    let partial = path.with_extension(format!("{}.partial", uuid::Uuid::new_v4()));
-    let written = write_and_rename(&partial, path, bytes);
-    if written.is_err() {
-        let _ = fs::remove_file(&partial);
-    }
-    written.map_err(failed)
-}
-
-fn write_and_rename(partial: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(partial)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(partial, path)?;
-    match path.parent() {
-        Some(directory) => File::open(directory)?.sync_all(),
-        None => Ok(()),
-    }
-}
-
-fn remove_file(path: &Path) -> Result<(), StoreError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(StoreError::Write { path: path.to_owned(), source: error })
-        }
-        _ => Ok(()),
     }
 }

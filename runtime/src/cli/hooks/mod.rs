@@ -1,0 +1,38 @@
+//! `stillpoint hook …`, and the hooks of a run.
+
+pub mod args;
+mod grant;
+mod inspect;
+mod install;
+mod list;
+mod of_run;
+
+use stillpoint::exit_code::ExitCode;
+use stillpoint::hook::{HookStore, StoreError};
+use stillpoint::paths::Paths;
+
+use super::args::Global;
+use super::{CommandError, Outcome};
+use args::HookCommand;
+
+pub use of_run::{describe, load, script_settings};
+
+/// Runs a `hook` command.
+pub fn run(global: &Global, paths: &Paths, command: &HookCommand) -> Outcome {
+    match command {
+        HookCommand::Install(args) => install::run(global, paths, args),
+        HookCommand::Grant(args) => grant::run(paths, args),
+        HookCommand::List => list::run(global, paths),
+        HookCommand::Inspect { hook } => inspect::run(global, paths, hook),
+        HookCommand::Remove { hook } => list::remove(global, paths, hook),
+    }
+}
+
+fn open_store(paths: &Paths) -> Result<HookStore, CommandError> {
+    HookStore::new(paths).map_err(store_error)
+}
+
+fn store_error(error: StoreError) -> CommandError {
+    let hint = error.hint();
+    CommandError::new(ExitCode::Parameters, error).hint(hint)
+}
