@@ -4,10 +4,10 @@ SHELL := /bin/bash
 DIST  := target/dist/stillpoint
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint unit suites build hooks deny install
+.PHONY: help demo test bench lint unit suites build hooks deny install plugin-package
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: setup-demo hooks build ## A live MariaDB, a real snapshot, a restore, and the proof
 	sync # what the build wrote is not to stand in the way of the demo's own disks
@@ -51,6 +51,12 @@ install: hooks ## Into /usr/local
 	install -d /usr/local/share/man/man1 /usr/local/share/stillpoint/hooks
 	$(DIST) man >/usr/local/share/man/man1/stillpoint.1
 	install -m 644 target/hooks/mysql.wasm /usr/local/share/stillpoint/hooks/
+
+# Another binary may be packed: make plugin-package PLUGIN_BINARY=… (the dist build is not made then).
+plugin-package: PLUGIN_BINARY ?= $(DIST)
+plugin-package: ## The zip for Alibaba Cloud Assistant's plug-in manager, in target/
+	[ "$(PLUGIN_BINARY)" != "$(DIST)" ] || cargo build --profile dist -p stillpoint
+	cargo run --quiet -p xtask -- plugin-package $(PLUGIN_BINARY) target/stillpoint-snapshot-plugin.zip
 
 setup-%:
 	@scripts/setup $*

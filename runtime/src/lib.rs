@@ -17,6 +17,7 @@
 //! | [`journal`] | what is ours, on tmpfs, for whoever must clean up |
 //! | [`provider`] | what makes the snapshot: trait, and the embedded `reflink` provider |
 //! | [`sequence`] | the story: each phase a type, each exit a move |
+//! | [`plugin`] | stands in for Alibaba Cloud's `app-snapshot-plugin`: its parameters, lines and exit codes |
 //! | [`manifest`] | what a run did and how consistent the result is |
 //! | [`exit_code`] | every exit code, documented |
 
@@ -32,9 +33,12 @@ pub mod manifest;
 pub mod output;
 pub mod paths;
 pub mod plan;
+pub mod plugin;
 pub mod provider;
 pub mod script;
 pub mod sequence;
 pub mod time;
 
+mod cgroup;
 mod sys;
+mod walk;

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::consistency::{Level, Reason};
+use crate::hook::Signer;
 use crate::plan::{DevId, Skipped};
 use crate::provider::Member;
 
@@ -110,6 +111,12 @@ pub struct HookRecord {
     pub version: Option<String>,
     /// The digest of what ran.
     pub digest: Option<String>,
+    /// The trusted key that signed it; absent for scripts, and where the operator did without.
+    #[serde(default)]
+    pub signed_by: Option<Signer>,
+    /// Why no trusted key vouches for it. The operator allowed that when it was installed.
+    #[serde(default)]
+    pub allowed_unsigned: Option<String>,
     /// The level it reached.
     pub level: Level,
     /// It proved after the thaw that it was quiesced all the time.

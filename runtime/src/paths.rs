@@ -39,6 +39,24 @@ impl Paths {
         self.config().join("hooks.d")
     }
 
+    /// `etc/stillpoint/keys.d`: keys whose signatures are trusted, and for which hooks.
+    #[must_use]
+    pub fn keys(&self) -> PathBuf {
+        self.config().join("keys.d")
+    }
+
+    /// `etc/stillpoint/revoked.toml`: components and keys that are trusted no longer.
+    #[must_use]
+    pub fn revoked(&self) -> PathBuf {
+        self.config().join("revoked.toml")
+    }
+
+    /// `var/lib/stillpoint/versions.json`: the highest version of each hook that was ever installed.
+    #[must_use]
+    pub fn versions(&self) -> PathBuf {
+        self.root.join("var/lib/stillpoint/versions.json")
+    }
+
     /// `var/lib/stillpoint/hooks`: installed components, `<sha256>.wasm` and `<sha256>.json`.
     #[must_use]
     pub fn hooks(&self) -> PathBuf {
@@ -49,6 +67,12 @@ impl Paths {
     #[must_use]
     pub fn images(&self) -> PathBuf {
         self.root.join("var/cache/stillpoint")
+    }
+
+    /// `var/lib/stillpoint/manifests`: manifests of groups that lie elsewhere, `<group>.json`.
+    #[must_use]
+    pub fn manifests(&self) -> PathBuf {
+        self.root.join("var/lib/stillpoint/manifests")
     }
 
     /// `run/stillpoint`: lock and journal; on tmpfs, because it is written while others are frozen.

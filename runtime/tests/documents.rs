@@ -12,7 +12,7 @@ use stillpoint::config::Config;
 use stillpoint::config::connections::Connections;
 use stillpoint::freeze::{FileSystemOutcome, StatusLine};
 use stillpoint::manifest::Manifest;
-use stillpoint::output::json::{FailureDocument, PlanDocument, RunDocument};
+use stillpoint::output::json::{FailureDocument, PlanDocument, RunDocument, VerifyDocument};
 use stillpoint::paths::Paths;
 use stillpoint::provider::{AttachedCopy, GroupSummary};
 
@@ -39,6 +39,7 @@ fn the_schema_of_the_manifest_is_checked_in() {
 fn the_schemas_of_the_commands_output_are_checked_in() {
     check::<RunDocument>("snapshot.schema.json");
     check::<PlanDocument>("plan.schema.json");
+    check::<VerifyDocument>("verify.schema.json");
     check::<FailureDocument>("failure.schema.json");
     check::<Vec<StatusLine>>("status.schema.json");
     check::<Vec<FileSystemOutcome>>("thaw.schema.json");

@@ -11,7 +11,9 @@
 //! | [`journal`] | whether a copied file system would replay its journal |
 //! | [`file_writers`] | one writer per file system, to see a freeze as users do |
 //! | [`stillpoint`] | the program under test, as its users run it |
+//! | [`registry`] | an OCI registry, with TLS and a login where wanted |
 //! | [`leftovers`] | what is still there when everything should be gone |
+//! | [`cloud`] | the ECS emulator, with the lab's loop devices as disks |
 //! | [`by_hand`] | the snapshot that a shell takes |
 //! | [`rig`] | all of it put together for the main job |
 //! | [`stats`] | medians and their like |
@@ -22,6 +24,7 @@
 )]
 
 pub mod by_hand;
+pub mod cloud;
 pub mod command;
 pub mod file_writers;
 pub mod journal;
@@ -29,6 +32,7 @@ pub mod lab;
 pub mod leftovers;
 pub mod mariadb;
 pub mod oracle;
+pub mod registry;
 pub mod rig;
 pub mod stats;
 pub mod stillpoint;

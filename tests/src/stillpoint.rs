@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+use crate::cloud::Cloud;
 use crate::command::describe;
 use crate::lab::Lab;
 use crate::oracle::{BinlogPosition, Claim, Restored, RestoredServer};
@@ -58,6 +59,7 @@ pub struct Stillpoint {
     binary: PathBuf,
     root: PathBuf,
     lab: PathBuf,
+    environment: Vec<(String, String)>,
 }
 
 impl Stillpoint {
@@ -67,21 +69,35 @@ impl Stillpoint {
     /// # Errors
     /// If there is no binary, or a file cannot be written.
     pub fn new(lab: &Lab) -> Result<Self> {
-        let own = Self { binary: binary()?, root: lab.root(), lab: lab.directory().to_owned() };
+        let own = Self::unconfigured(lab)?;
         own.configure(&own.settings(lab, NO_SCRIPTS))?;
         Ok(own)
     }
 
-    /// `stillpoint.toml` for this lab: provider, disks, and then `more`.
+    /// As [`Stillpoint::new`], with the provider `alibaba` and this cloud.
+    ///
+    /// # Errors
+    /// As [`Stillpoint::new`].
+    pub fn in_cloud(lab: &Lab, cloud: &Cloud) -> Result<Self> {
+        let environment = cloud.environment().to_vec();
+        let own = Self { environment, ..Self::unconfigured(lab)? };
+        own.configure(&settings(lab, "alibaba", NO_SCRIPTS))?;
+        Ok(own)
+    }
+
+    fn unconfigured(lab: &Lab) -> Result<Self> {
+        Ok(Self {
+            binary: binary()?,
+            root: lab.root(),
+            lab: lab.directory().to_owned(),
+            environment: Vec::new(),
+        })
+    }
+
+    /// `stillpoint.toml` for this lab: provider `reflink`, disks, and then `more`.
     #[must_use]
     pub fn settings(&self, lab: &Lab, more: &str) -> String {
-        let mounts: Vec<String> =
-            lab.file_systems().iter().map(|fs| format!("{:?}", fs.mount.display())).collect();
-        let mounts: Vec<String> = mounts.iter().map(|quoted| quoted.replace('\\', "")).collect();
-        format!(
-            "[provider]\nkind = \"reflink\"\n\n[snapshot]\nmounts = [{}]\n\n{more}\n",
-            mounts.join(", ")
-        )
+        settings(lab, "reflink", more)
     }
 
     /// Writes `stillpoint.toml`.
@@ -124,11 +140,38 @@ impl Stillpoint {
     /// If a step is refused.
     pub fn install_mysql_hook(&self, socket: &Path) -> Result<()> {
         self.connect_to(socket)?;
-        let component = component("mysql")?;
-        self.run(["hook", "install"].map(Path::new).into_iter().chain([component.as_path()]))?
-            .succeeded()?;
+        self.sign_and_install(&component("mysql")?)?;
         self.run(["hook", "grant", "mysql", "--accept"])?.succeeded()?;
         Ok(())
+    }
+
+    /// Installs a component, signed with a key that this installation alone trusts.
+    ///
+    /// # Errors
+    /// If a step is refused.
+    pub fn sign_and_install(&self, component: &Path) -> Result<()> {
+        let key = self.trusted_key()?;
+        let signature = self.root.join("lab.minisig");
+        let signed = ["hook", "sign", "--key"].map(Path::new).into_iter();
+        self.run(signed.chain([&*key, Path::new("--output"), &signature, component]))?
+            .succeeded()?;
+        let install = ["hook", "install", "--signature"].map(Path::new).into_iter();
+        self.run(install.chain([&*signature, component]))?.succeeded()?;
+        Ok(())
+    }
+
+    /// The secret half of a throw-away key, `lab`, whose public half is trusted for every hook.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn trusted_key(&self) -> Result<PathBuf> {
+        let (secret, public) = (self.root.join("lab.key"), self.config_file("keys.d/lab.pub"));
+        if !secret.exists() {
+            self.write_config("keys.d/lab.toml", "hooks = [\"*\"]\n")?;
+            let keygen = ["hook", "keygen", "--no-password", "--secret"].map(Path::new).into_iter();
+            self.run(keygen.chain([&*secret, Path::new("--public"), &public]))?.succeeded()?;
+        }
+        Ok(secret)
     }
 
     /// Writes `connections.toml` with one connection, `main`.
@@ -153,6 +196,7 @@ impl Stillpoint {
     ) -> Command {
         let mut command = crate::command::of_lab(&self.binary, &self.lab);
         command.arg("--root").arg(&self.root).args(arguments).stdin(Stdio::null());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 
@@ -258,6 +302,17 @@ impl Stillpoint {
     pub fn delete(&self, group: &str) -> Result<()> {
         self.run(["delete", group])?.succeeded().map(drop)
     }
+}
+
+/// `stillpoint.toml` for a lab: this provider, the lab's file systems, and then `more`.
+#[must_use]
+pub fn settings(lab: &Lab, provider: &str, more: &str) -> String {
+    let mounts: Vec<String> =
+        lab.file_systems().iter().map(|fs| format!("\"{}\"", fs.mount.display())).collect();
+    format!(
+        "[provider]\nkind = \"{provider}\"\n\n[snapshot]\nmounts = [{}]\n\n{more}\n",
+        mounts.join(", ")
+    )
 }
 
 /// `[scripts]` switched off: no test finds what somebody left in /tmp.

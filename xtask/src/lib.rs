@@ -1,4 +1,7 @@
-//! From a core module to a component, as a function: tests and the command use the same.
+//! From a core module to a component, and from a binary to a package, as functions: tests and the
+//! command use the same.
+
+pub mod plugin;
 
 use std::fmt;
 

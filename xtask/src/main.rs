@@ -1,6 +1,7 @@
 //! Build steps that cargo alone does not have.
 //!
 //! `cargo run -p xtask -- componentize <core.wasm> <out.wasm>`
+//! `cargo run -p xtask -- plugin-package <binary> <out.zip>`
 
 use std::io::Write;
 use std::path::Path;
@@ -8,7 +9,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 
-const USAGE: &str = "usage: cargo run -p xtask -- componentize <core.wasm> <out.wasm>";
+const USAGE: &str = "usage: cargo run -p xtask -- componentize <core.wasm> <out.wasm>
+       cargo run -p xtask -- plugin-package <binary> <out.zip>";
 
 fn main() -> ExitCode {
     match run() {
@@ -25,6 +27,7 @@ fn run() -> Result<()> {
     let args: Vec<_> = std::env::args_os().skip(1).collect();
     match args.as_slice() {
         [verb, from, to] if verb == "componentize" => componentize(from.as_ref(), to.as_ref()),
+        [verb, from, to] if verb == "plugin-package" => plugin_package(from.as_ref(), to.as_ref()),
         _ => bail!("{USAGE}"),
     }
 }
@@ -35,10 +38,27 @@ fn componentize(from: &Path, to: &Path) -> Result<()> {
     let core = std::fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
     let component = xtask::componentize(&core).with_context(|| from.display().to_string())?;
 
-    let partial = to.with_extension("wasm.partial");
-    std::fs::write(&partial, &component.bytes)
-        .with_context(|| format!("cannot write {}", partial.display()))?;
-    std::fs::rename(&partial, to).with_context(|| format!("cannot rename to {}", to.display()))?;
+    replace(to, &component.bytes)?;
     writeln!(std::io::stdout(), "{}: {component}", to.display())?;
     Ok(())
+}
+
+/// The package for Cloud Assistant's plug-in manager, around a binary of stillpoint.
+fn plugin_package(binary: &Path, to: &Path) -> Result<()> {
+    let program =
+        std::fs::read(binary).with_context(|| format!("cannot read {}", binary.display()))?;
+    let package = xtask::plugin::package(&program, env!("CARGO_PKG_VERSION"))
+        .with_context(|| binary.display().to_string())?;
+    replace(to, &package)?;
+    writeln!(std::io::stdout(), "{}: {} bytes", to.display(), package.len())?;
+    Ok(())
+}
+
+fn replace(to: &Path, bytes: &[u8]) -> Result<()> {
+    let mut partial = to.as_os_str().to_owned();
+    partial.push(".partial");
+    let partial = Path::new(&partial);
+    std::fs::write(partial, bytes)
+        .with_context(|| format!("cannot write {}", partial.display()))?;
+    std::fs::rename(partial, to).with_context(|| format!("cannot rename to {}", to.display()))
 }

@@ -5,7 +5,7 @@
 //! | power | file | today |
 //! |---|---|---|
 //! | SQL on a named connection | [`sql`], [`mysql`] | exact statements, typed parameters |
-//! | programs | [`process`] | always denied |
+//! | programs | [`process`] | exact arguments and texts, confined |
 //! | small durable state | [`kv`] | always denied |
 
 pub mod kv;
@@ -14,7 +14,7 @@ pub mod process;
 pub mod registry;
 pub mod sql;
 pub mod statement;
-mod template;
+pub(crate) mod template;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -25,6 +25,7 @@ use crate::config::grants::{HookGrant, Limits};
 use crate::config::read::ConfigError;
 use crate::hook::description::{Description, Need};
 use crate::hook::text::clean;
+use process::{GrantedProgram, Missing, Part, ProgramPower};
 use statement::{Folded, GrantedStatement, fold};
 
 pub use template::grant_template;
@@ -33,6 +34,9 @@ pub use template::grant_template;
 const LONGEST_NAME: usize = 64;
 const LONGEST_STATEMENT: usize = 1000;
 
+/// How many words of refused arguments are shown.
+const MOST_WORDS_SHOWN: usize = 64;
+
 /// Everything that one hook may do in one run, in one place.
 #[derive(Debug)]
 pub(crate) struct Powers {
@@ -40,6 +44,8 @@ pub(crate) struct Powers {
     grant_file: PathBuf,
     /// By the name that the hook asks for: everything that either side named.
     sql: BTreeMap<String, SqlPower>,
+    /// By the name that the hook asks for: everything that either side named.
+    programs: BTreeMap<String, ProgramPower>,
     /// Bounds.
     pub(crate) limits: Limits,
 }
@@ -86,17 +92,17 @@ pub(crate) enum PowersError {
 impl Powers {
     /// Nothing at all: what `describe` runs with.
     pub(crate) fn none(limits: Limits) -> Self {
-        Self { grant_file: PathBuf::new(), sql: BTreeMap::new(), limits }
+        Self { grant_file: PathBuf::new(), sql: BTreeMap::new(), programs: BTreeMap::new(), limits }
     }
 
-    /// What the hook asks for and the operator grants. Reads the passwords.
+    /// What the hook asks for and the operator grants. Reads the passwords, and opens the programs.
     pub(crate) fn agreed(
         asked: &Description,
         grant: &HookGrant,
         connections: &Connections,
     ) -> Result<Self, PowersError> {
-        let mut powers =
-            Self { grant_file: grant.file.clone(), sql: BTreeMap::new(), limits: grant.limits };
+        let mut powers = Self::none(grant.limits);
+        powers.grant_file.clone_from(&grant.file);
         for (name, granted) in &grant.sql {
             let connection =
                 connections.get(&granted.target).ok_or_else(|| ConfigError::Invalid {
@@ -112,6 +118,10 @@ impl Powers {
             let power = powers.sql.entry(name.clone()).or_insert_with(SqlPower::nothing);
             power.target = Some(target);
             power.granted.clone_from(&granted.statements);
+        }
+        for (command, granted) in &grant.programs {
+            let program = Arc::new(GrantedProgram::open(granted)?);
+            powers.programs.entry(command.clone()).or_default().granted = Some(program);
         }
         for need in &asked.needs {
             powers.add_need(need)?;
@@ -136,17 +146,16 @@ impl Powers {
                 }
                 power.check_engine(connection)
             }
-            Need::Program { command, required: true, .. } => Err(PowersError::Missing(
-                format!(
-                    "it cannot work without the program `{command}`, and programs are not served yet"
-                ),
-                "use a hook that works without programs, or legacy scripts".into(),
-            )),
+            Need::Program { command, arguments, stdin_scripts, required, reason } => {
+                let power = self.programs.entry(command.clone()).or_default();
+                power.ask(arguments, stdin_scripts);
+                if *required { self.check_program(command, reason) } else { Ok(()) }
+            }
             Need::Kv { required: true, .. } => Err(PowersError::Missing(
                 "it cannot work without durable state, and that is not served yet".into(),
                 "use a hook that works without it".into(),
             )),
-            Need::Program { .. } | Need::Kv { .. } | Need::Other { .. } => Ok(()),
+            Need::Kv { .. } | Need::Other { .. } => Ok(()),
         }
     }
 
@@ -201,6 +210,85 @@ impl Powers {
     }
 }
 
+/// Programs.
+impl Powers {
+    /// A program that the hook cannot work without is granted, and is there.
+    fn check_program(&self, command: &str, reason: &str) -> Result<(), PowersError> {
+        let granted = self.programs.get(command).and_then(|power| power.granted.as_deref());
+        let (problem, hint) = match granted {
+            Some(GrantedProgram { file: Some(_), .. }) => return Ok(()),
+            Some(GrantedProgram { grant, file: None, .. }) => (
+                format!("program `{command}`: there is no {}", grant.path.display()),
+                format!("install it, or correct `path` at {}", grant.path_at),
+            ),
+            None => (
+                format!("program `{command}` is not granted"),
+                format!("add to {}: {}", self.grant_file.display(), program_section(command, "…")),
+            ),
+        };
+        let message = format!("{problem}, and it cannot work without ({reason})");
+        Err(PowersError::Missing(message, hint))
+    }
+
+    /// What to run for a command, these arguments, and this standard input, if both sides agree on
+    /// all of it.
+    pub(crate) fn program(
+        &self,
+        command: &str,
+        arguments: &[String],
+        stdin: &[u8],
+    ) -> Result<&Arc<GrantedProgram>, Denial> {
+        let missing = match self.programs.get(command) {
+            Some(power) => match power.agreed(arguments, stdin) {
+                Ok(program) => return Ok(program),
+                Err(missing) => missing,
+            },
+            None => Missing::Grant(Part::Program),
+        };
+        Err(self.program_denied(missing, command, arguments, stdin))
+    }
+
+    fn program_denied(
+        &self,
+        missing: Missing,
+        command: &str,
+        arguments: &[String],
+        stdin: &[u8],
+    ) -> Denial {
+        let command = clean(command, LONGEST_NAME);
+        let words = arguments.iter().take(MOST_WORDS_SHOWN).map(|word| shortened(word));
+        let line = process::argument_line(&words.collect::<Vec<_>>());
+        let text = String::from_utf8_lossy(stdin.get(..LONGEST_STATEMENT).unwrap_or(stdin));
+        let (part, what) = match missing {
+            Missing::Grant(part) | Missing::Request(part) => (
+                part,
+                match part {
+                    Part::Program => format!("program `{command}`"),
+                    Part::Arguments => format!(
+                        "program `{command}` with the arguments {}",
+                        clean(line.trim_end_matches(','), LONGEST_STATEMENT)
+                    ),
+                    Part::Stdin => format!(
+                        "program `{command}` with the standard input `{}`",
+                        clean(&text, LONGEST_STATEMENT)
+                    ),
+                },
+            ),
+        };
+        if missing == Missing::Request(part) {
+            return not_declared(&what);
+        }
+        let file = self.grant_file.display();
+        let of = format!("of [[program]] command = \"{command}\" in {file}");
+        let hint = match part {
+            Part::Program => format!("add to {file}: {}", program_section(&command, &line)),
+            Part::Arguments => format!("add to `arguments` {of}: {line}"),
+            Part::Stdin => format!("add to `stdin` {of}: {},", template::quoted(&text)),
+        };
+        Denial { message: format!("{what} is not granted"), hint }
+    }
+}
+
 impl SqlPower {
     fn nothing() -> Self {
         Self { target: None, engines: None, asked: BTreeSet::new(), granted: BTreeMap::new() }
@@ -245,6 +333,11 @@ fn not_declared(what: &str) -> Denial {
             "the hook's author must add it to the needs in `describe`; a grant alone is not enough"
                 .into(),
     }
+}
+
+fn program_section(command: &str, arguments: &str) -> String {
+    let arguments = arguments.trim_end_matches(',');
+    format!("[[program]] command = \"{command}\", path = \"/…\", arguments = [{arguments}]")
 }
 
 fn sql_section(connection: &str, statement: &str) -> String {

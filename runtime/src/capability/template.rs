@@ -1,5 +1,6 @@
 //! A grant file to start from, written from what a component asks for.
 
+use super::process::{ProgramAsk, find_program, grant_section};
 use super::statement::placeholders;
 use crate::hook::description::{Description, Need};
 use crate::hook::digest::Digest;
@@ -7,7 +8,8 @@ use crate::hook::text::is_hidden;
 
 /// A ready grant file for a component: everything that it asks for, each with its reason, for the
 /// operator to read and to shorten. `targets` says for names that the component asks for which
-/// connection of `connections.toml` is meant, where that has another name. Pure.
+/// connection of `connections.toml` is meant, where that has another name. Programs are looked for in
+/// the usual directories.
 #[must_use]
 pub fn grant_template(
     description: &Description,
@@ -50,8 +52,10 @@ fn section(need: &Need, targets: &[(String, String)]) -> String {
             text.push_str("]\n");
             text
         }
-        Need::Program { command, reason, .. } => {
-            comment(&format!("asks for the program {command}, not served yet: {reason}"))
+        Need::Program { command, arguments, stdin_scripts, reason, required } => {
+            let (stdin, required) = (stdin_scripts.as_slice(), *required);
+            let ask = ProgramAsk { command, arguments, stdin, reason, required };
+            grant_section(&ask, find_program(command).as_deref())
         }
         Need::Kv { bytes, reason, .. } => {
             comment(&format!("asks for {bytes} bytes of durable state, not served yet: {reason}"))
@@ -80,7 +84,7 @@ fn comment(text: &str) -> String {
 }
 
 /// A TOML string on one line.
-pub(super) fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     let mut quoted = String::from("\"");
     for character in text.chars() {
         match character {

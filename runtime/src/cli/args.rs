@@ -26,6 +26,12 @@ Exit codes: 0 done; 1 a condition is not met; 2 parameters or configuration; 3 n
 12 cannot thaw; 13 no role; 14 quota; 15 state of a snapshot; 16 another run is in progress;
 255 unknown. Every error says the state the machine is in and what to do next.";
 
+const PLUGIN: &str = "\
+Parameters are read by the rules of Go's package flag: -x=v, --x=v, -x v (not for a boolean).
+-RamRoleName and -Name are required; -Description, -ExcludeDiskId, -PreScriptPath, -PostScriptPath,
+-EnableFsFreeze, -TimeoutInSeconds and -ScriptTimeoutInSeconds are the original's; -Hooks, -Require,
+-Root and -LogFile are ours. A binary that is called app-snapshot-plugin is this command.";
+
 #[derive(Debug, Args)]
 pub struct Global {
     /// Directory that stands for / in the paths of configuration, hooks, cache and run files
@@ -67,6 +73,13 @@ pub enum Command {
     /// Install, grant, list, inspect and remove hooks
     #[command(subcommand)]
     Hook(HookCommand),
+    /// Stand in for Alibaba Cloud's app-snapshot-plugin: its parameters, lines and exit codes
+    #[command(disable_help_flag = true, after_help = PLUGIN)]
+    Plugin {
+        /// As the original's: -RamRoleName=… -Name=… and so on; -h lists them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "PARAMETER")]
+        parameters: Vec<String>,
+    },
     /// Print a completion script for a shell
     Completions {
         /// Which shell

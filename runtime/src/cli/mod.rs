@@ -5,6 +5,7 @@ mod generate;
 mod groups;
 mod hooks;
 mod plan;
+mod plugin;
 mod progress;
 mod setup;
 mod snapshot;
@@ -43,7 +44,11 @@ impl CommandError {
 
 /// Parses, runs the command, prints what went wrong, and says how the process ends.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let line: Vec<_> = std::env::args_os().collect();
+    if let Some(call) = plugin::Call::of(&line) {
+        return plugin::main(&call);
+    }
+    let cli = match Cli::try_parse_from(line) {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
@@ -62,6 +67,9 @@ fn run(cli: &Cli) -> Outcome {
     match &cli.command {
         Command::Completions { shell } => return generate::completions(*shell),
         Command::Man => return generate::man(),
+        // Signing is done where hooks are built, not where they run.
+        Command::Hook(command) if command.is_for_anybody() => {}
+        Command::Plugin { .. } => return Err(plugin::misplaced()),
         _ => setup::require_root()?,
     }
     let paths = Paths::under(&global.root);
@@ -77,7 +85,7 @@ fn run(cli: &Cli) -> Outcome {
         Command::Detach(group) => groups::detach(global, &paths, &group.id),
         Command::Delete(group) => groups::delete(global, &paths, &group.id),
         Command::Hook(command) => hooks::run(global, &paths, command),
-        Command::Completions { .. } | Command::Man => Ok(ExitCode::Ok),
+        Command::Completions { .. } | Command::Man | Command::Plugin { .. } => Ok(ExitCode::Ok),
     }
 }
 

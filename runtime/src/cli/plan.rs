@@ -5,6 +5,7 @@ use stillpoint::exit_code::ExitCode;
 use stillpoint::output::human;
 use stillpoint::output::json::{PlanDocument, SCHEMA_VERSION};
 use stillpoint::paths::Paths;
+use stillpoint::plugin::HookChoice;
 use stillpoint::sequence::{self, Request};
 
 use super::args::{Global, Scope};
@@ -17,7 +18,7 @@ pub fn run(global: &Global, paths: &Paths, args: &Scope) -> Outcome {
         let mut request = Request::new("plan", setup::provider(&config));
         request.scope = setup::scope(&config, args);
         request.run_dir = paths.run();
-        let loaded = hooks::load(paths, &config, &request).await?;
+        let loaded = hooks::load(paths, &config, &request, HookChoice::Auto).await?;
         let names: Vec<_> = loaded.hooks.iter().map(hooks::describe).collect();
         let mut plan = sequence::plan_only(&request).await.map_err(|cause| {
             let hint = cause.hint();

@@ -58,7 +58,7 @@ fn print_all(title: &str, events: &Receiver<Event>) {
                     say(&spinner, &line);
                 }
             }
-            Event::Warning(_) => {}
+            Event::Planned(_) | Event::Warning(_) => {}
         }
     }
     spinner.finish_and_clear();

@@ -6,6 +6,7 @@ use stillpoint::config::{Config, ConfigError, ProviderKind};
 use stillpoint::exit_code::ExitCode;
 use stillpoint::paths::Paths;
 use stillpoint::plan::Scope;
+use stillpoint::plugin::log_file::LogFile;
 use stillpoint::provider::Provider;
 use stillpoint::provider::reflink::{ReflinkConfig, ReflinkProvider};
 
@@ -40,6 +41,14 @@ pub fn log(verbose: u8) -> impl Drop {
         .finish(std::io::stderr());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).init();
     worker
+}
+
+/// The log of the plug-in: in its log file, whatever standard error is.
+pub fn log_to(file: LogFile) {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("STILLPOINT_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("stillpoint=debug,warn"));
+    let writer = move || file.clone();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(writer).init();
 }
 
 /// `stillpoint.toml`, or its defaults.

@@ -8,6 +8,7 @@ use stillpoint::hook::{CancelSource, RunContext};
 use stillpoint::output::human;
 use stillpoint::output::json::RunDocument;
 use stillpoint::paths::Paths;
+use stillpoint::plugin::HookChoice;
 use stillpoint::sequence::{self, Failure, Report, Request};
 
 use super::args::{Global, Snapshot};
@@ -18,7 +19,7 @@ use super::{CommandError, Outcome, hooks, print, print_error, print_json, setup}
 pub fn run(global: &Global, paths: &Paths, args: &Snapshot) -> Outcome {
     let config = setup::config(paths)?;
     setup::block_on(async {
-        let mut request = request(paths, &config, args).await?;
+        let mut request = request(paths, &config, args, HookChoice::Auto).await?;
         let printer = (!global.json && !global.quiet).then(|| {
             let (tree, printer) = Printer::start(format!("stillpoint snapshot {}", args.name));
             request.observer = Arc::new(tree);
@@ -32,7 +33,14 @@ pub fn run(global: &Global, paths: &Paths, args: &Snapshot) -> Outcome {
     })?
 }
 
-async fn request(paths: &Paths, config: &Config, args: &Snapshot) -> Result<Request, CommandError> {
+/// What the sequence is asked for, from configuration and arguments. SIGINT, SIGTERM and SIGHUP stop
+/// the run from now on.
+pub async fn request(
+    paths: &Paths,
+    config: &Config,
+    args: &Snapshot,
+    choice: HookChoice,
+) -> Result<Request, CommandError> {
     let canceller = Arc::new(CancelSource::new());
     let mut request = Request::new(&args.name, setup::provider(config));
     request.description.clone_from(&args.description);
@@ -44,7 +52,7 @@ async fn request(paths: &Paths, config: &Config, args: &Snapshot) -> Result<Requ
     request.run_dir = paths.run();
     request.scripts = hooks::script_settings(config);
     request.context = RunContext::new(request.context.run_id, false, canceller.token());
-    let loaded = hooks::load(paths, config, &request).await?;
+    let loaded = hooks::load(paths, config, &request, choice).await?;
     request.hooks = loaded.hooks;
     request.reasons = loaded.reasons;
     stop_on_signals(canceller)?;

@@ -125,6 +125,12 @@ impl Document {
         &self.path
     }
 
+    /// Its content.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// Its content as a `T`.
     ///
     /// # Errors

@@ -114,7 +114,8 @@ fn half_of_hung_task_panic() -> Duration {
     }
 }
 
-/// Takes over if this process was started as a guard or a sentinel: then it does not return.
+/// Takes over if this process was started as a guard, a sentinel or a compiler of hooks: then it does
+/// not return.
 /// The first thing that `main` of any program that embeds the runtime calls.
 pub fn enter() {
     spawn::enter();

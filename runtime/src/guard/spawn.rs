@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -12,6 +13,7 @@ use nix::sys::socket::{
 };
 
 use super::protocol::{GUARD_NAME, SENTINEL_NAME, TOUCH_NAME};
+use crate::hook::compile::COMPILER_NAME;
 use crate::sys::guardproc::{close_all_from, pidfd_open, take_stdin};
 
 /// This program's `main` has called [`enter`]. Started under another name, one that has not would
@@ -46,7 +48,12 @@ pub(crate) fn start(name: &str) -> io::Result<Started> {
 /// This binary under another name: no environment, no output, and by `/proc/self/exe`, so that it
 /// is the same one even if the file was replaced.
 pub(crate) fn command(name: &str) -> Command {
-    let mut command = Command::new("/proc/self/exe");
+    command_of(Path::new("/proc/self/exe"), name)
+}
+
+/// As [`command`], of another program whose `main` enters.
+pub(crate) fn command_of(program: &Path, name: &str) -> Command {
+    let mut command = Command::new(program);
     command.arg0(name).env_clear().current_dir("/").stdout(Stdio::null()).stderr(Stdio::null());
     command
 }
@@ -58,12 +65,16 @@ pub(crate) fn reap(mut child: Child) -> io::Result<()> {
 }
 
 /// Takes over if this process was started by [`start`]: see [`super::enter`].
-#[expect(clippy::exit, reason = "a guard process ends here; its caller's main must not run")]
+#[expect(clippy::exit, reason = "a process with a role ends here; its caller's main must not run")]
 pub(crate) fn enter() {
     ENTERED.store(true, Ordering::Relaxed);
     let Some(name) = std::env::args_os().next() else { return };
     if name == TOUCH_NAME {
         std::process::exit(crate::freeze::touch_stdin());
+    }
+    // Whoever started it: it gives up its privileges before it reads a byte.
+    if name == COMPILER_NAME {
+        std::process::exit(crate::hook::compile::run_worker());
     }
     let run = match name.to_str() {
         Some(GUARD_NAME) => super::process::run,

@@ -37,7 +37,7 @@ pub(crate) fn compile(engine: &Engine, bytes: &[u8]) -> Result<Component, NotAHo
     Ok(component)
 }
 
-fn check_header(bytes: &[u8]) -> Result<(), NotAHook> {
+pub(super) fn check_header(bytes: &[u8]) -> Result<(), NotAHook> {
     if Engine::detect_precompiled(bytes).is_some() {
         return not_a_hook(
             "it is a compiled image (.cwasm); images are native code and are never accepted",
@@ -60,6 +60,11 @@ fn check_header(bytes: &[u8]) -> Result<(), NotAHook> {
             "give the .wasm component that the hook's author publishes",
         ),
     }
+}
+
+/// What a component imports, by name.
+pub(super) fn imports(engine: &Engine, component: &Component) -> Vec<String> {
+    component.component_type().imports(engine).map(|(name, _)| name.to_owned()).collect()
 }
 
 /// What is not ours is not there, and a hook that wants it can never run: say so now, by name.

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::text::{clean, is_hidden, visible};
-use crate::config::grants::is_hook_name;
+use crate::capability::process::Arguments;
+use crate::config::grants::{is_command_name, is_hook_name};
 
 /// More than this nobody reads, in bytes of text; and a record has to stay readable.
 const MOST_TEXT: usize = 512 << 10;
@@ -145,6 +146,16 @@ impl Need {
                 statements.iter().collect()
             }
             Need::Program { command, arguments, stdin_scripts, .. } => {
+                if !is_command_name(command) {
+                    return Err(format!(
+                        "it asks for a program `{}`; a name has letters, digits, `-`, `_`, `.` and `+`",
+                        shown(command)
+                    ));
+                }
+                for words in arguments {
+                    Arguments::parse(words)
+                        .map_err(|why| format!("it asks for the program `{command}`: {why}"))?;
+                }
                 let arguments = arguments.iter().flatten();
                 arguments.chain(stdin_scripts).chain([command]).collect()
             }

@@ -10,6 +10,7 @@ use super::cancel::CancelToken;
 use super::limiter::Limiter;
 use super::logs::{HookLogs, LogLevel, LogLine};
 use super::{Identity, Phase};
+use crate::capability::process::{Call, Output, ProcessError, ProcessHost, ProgramRegistry};
 use crate::capability::registry::SessionRegistry;
 use crate::capability::sql::{Refusal, SqlHost};
 use crate::capability::{Denial, Powers};
@@ -32,6 +33,8 @@ pub struct RunContext {
     pub cancel: CancelToken,
     /// Every session that hooks open.
     pub sessions: SessionRegistry,
+    /// Every program that hooks run.
+    pub programs: ProgramRegistry,
     /// Everything that hooks log.
     pub logs: HookLogs,
 }
@@ -45,6 +48,7 @@ impl RunContext {
             dry_run,
             cancel,
             sessions: SessionRegistry::default(),
+            programs: ProgramRegistry::default(),
             logs: HookLogs::default(),
         }
     }
@@ -80,6 +84,7 @@ pub(crate) struct HostState {
     pub(crate) identity: Arc<Identity>,
     pub(crate) run: RunContext,
     pub(crate) sql: SqlHost,
+    process: ProcessHost,
     log_bytes: usize,
     /// What only the operator is told about the last refusal in this phase.
     hint: Option<String>,
@@ -96,7 +101,9 @@ impl HostState {
         let memory = Limiter::new(limits.memory_bytes);
         let mut resources = ResourceTable::new();
         resources.set_max_capacity(limits.connections + SPARE_RESOURCES);
-        let sql = SqlHost::new(identity.name.clone(), powers, run.sessions.clone());
+        let name = identity.name.clone();
+        let sql = SqlHost::new(name.clone(), Arc::clone(&powers), run.sessions.clone());
+        let process = ProcessHost::new(name, powers, run.programs.clone());
         Self {
             memory,
             resources,
@@ -104,6 +111,7 @@ impl HostState {
             identity,
             run,
             sql,
+            process,
             log_bytes: limits.log_bytes,
             hint: None,
         }
@@ -141,11 +149,27 @@ impl HostState {
         }
     }
 
-    /// No target may be contacted while a hook only describes itself or checks its settings.
-    pub(crate) fn check_phase(&self) -> Result<(), Denial> {
+    /// Runs a program, if hook and operator agree on it.
+    pub(crate) async fn run_program(&mut self, call: Call) -> Result<Output, ProcessError> {
+        let clock = (self.clock.phase, self.clock.deadline);
+        let ran = match self.check_phase("no program may run") {
+            Ok(()) => self.process.run(call, clock, &self.run.cancel).await,
+            Err(denial) => Err(denial.into()),
+        };
+        ran.map_err(|refusal| {
+            if refusal.hint.is_some() {
+                self.hint = refusal.hint;
+            }
+            refusal.error
+        })
+    }
+
+    /// No target may be contacted, and nothing changed, while a hook only describes itself or checks
+    /// its settings.
+    pub(crate) fn check_phase(&self, rule: &str) -> Result<(), Denial> {
         match self.clock.phase {
             phase @ (Phase::Describe | Phase::Validate) => Err(Denial {
-                message: format!("nothing may be contacted in {phase}"),
+                message: format!("{rule} in {phase}"),
                 hint: "the hook's author must move this to `prepare`".into(),
             }),
             _ => Ok(()),

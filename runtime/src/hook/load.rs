@@ -5,11 +5,12 @@ use std::time::Duration;
 use super::host::RunContext;
 use super::store::{HookStore, StoreError};
 use super::wasm::{WasmHook, describe};
-use super::{Digest, Hook, HookFailure, Identity};
+use super::{Digest, Hook, HookFailure, Identity, Provenance};
 use crate::capability::{Powers, PowersError};
 use crate::config::connections::Connections;
 use crate::config::grants::HookGrant;
 use crate::config::read::ConfigError;
+use crate::exit_code::ExitCode;
 use crate::time::Deadline;
 
 /// How long `validate` may take.
@@ -75,6 +76,17 @@ impl HookLoadError {
     }
 }
 
+impl HookLoadError {
+    /// How a command that cannot go on ends.
+    #[must_use]
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            HookLoadError::Store { source, .. } => source.exit_code(),
+            _ => ExitCode::Parameters,
+        }
+    }
+}
+
 impl HookStore {
     /// Makes a hook for one run from its grant: loads the image that was compiled at installation,
     /// agrees what it may do, reads passwords, and lets it check its settings. Contacts no target
@@ -108,6 +120,10 @@ impl HookStore {
             name: grant.name.clone(),
             version: installed.description.version,
             digest: installed.digest,
+            provenance: Provenance {
+                signed_by: installed.signed_by,
+                allowed_unsigned: installed.allowed_unsigned,
+            },
             grant_file: grant.file.clone(),
             settings_at: grant.settings_at.clone(),
         };

@@ -16,7 +16,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
+pub mod bundle;
 pub mod cancel;
+pub(crate) mod compile;
 mod component;
 pub mod description;
 pub mod digest;
@@ -25,12 +27,16 @@ mod host;
 mod limiter;
 mod load;
 mod logs;
+pub mod oci;
 mod since_v0_1_0;
 mod store;
 pub(crate) mod text;
+mod toolchain;
+pub mod vetting;
 mod wasm;
 
 pub use cancel::{CancelSource, CancelToken};
+pub use compile::{CompileError, CompileLimits, Compiler};
 pub use description::{Description, Need};
 pub use digest::Digest;
 pub use engine::EngineError;
@@ -82,6 +88,15 @@ impl fmt::Display for Phase {
     }
 }
 
+/// On whose word a hook was installed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Provenance {
+    /// The trusted key that signed it.
+    pub signed_by: Option<Signer>,
+    /// Without one: why there is none. The operator allowed it.
+    pub allowed_unsigned: Option<String>,
+}
+
 /// What a hook's `prepare` found out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Prepared {
@@ -124,6 +139,11 @@ pub trait Hook: Send + fmt::Debug {
 
     /// The digest of what runs: `sha256:…` of the component, or of a script.
     fn digest(&self) -> Option<String>;
+
+    /// On whose word it was installed. Nobody's, for scripts.
+    fn provenance(&self) -> Provenance {
+        Provenance::default()
+    }
 
     /// Before anything is held.
     async fn prepare(&mut self, deadline: Deadline) -> Result<Prepared, HookFailure>;
@@ -201,6 +221,8 @@ pub(crate) struct Identity {
     pub(crate) version: String,
     /// The component's digest.
     pub(crate) digest: Digest,
+    /// On whose word it was installed.
+    pub(crate) provenance: Provenance,
     /// Where its grants are.
     pub(crate) grant_file: PathBuf,
     /// Where its settings are, by key.
@@ -214,6 +236,7 @@ impl Identity {
             name: "(not installed)".into(),
             version: String::new(),
             digest: Digest::of(&[]),
+            provenance: Provenance::default(),
             grant_file: PathBuf::new(),
             settings_at: BTreeMap::new(),
         }

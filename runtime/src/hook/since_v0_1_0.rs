@@ -10,8 +10,9 @@ use super::description::{Description, Need};
 use super::host::HostState;
 use super::logs::LogLevel;
 use super::{Failed, HookFailureKind, Outcome, Phase, Prepared, Quiesced};
+use crate::capability::kv as kv_power;
+use crate::capability::process::{Call, Output, ProcessError};
 use crate::capability::sql::{Flavour, Refusal, SqlError, SqlSession, Value, clamp};
-use crate::capability::{kv as kv_power, process as process_power};
 use crate::consistency::Level;
 use crate::manifest::{MetadataEntry, MetadataValue};
 
@@ -38,6 +39,7 @@ mod bindings {
             "stillpoint:hook/run.sleep": async | trappable,
             "stillpoint:hook/run": trappable,
             "stillpoint:hook/log": trappable,
+            "stillpoint:hook/process": async,
         },
         exports: { default: async },
         with: { "stillpoint:hook/sql.connection": crate::capability::sql::SqlSession },
@@ -136,7 +138,7 @@ impl sql::Host for HostState {
         name: String,
     ) -> wasmtime::Result<Result<Resource<SqlSession>, sql::Error>> {
         self.check_import("sql.open")?;
-        let opened = match self.check_phase() {
+        let opened = match self.check_phase("nothing may be contacted") {
             Ok(()) => self.sql.open(&name, self.clock.deadline).await,
             Err(denial) => Err(denial.into()),
         };
@@ -219,14 +221,16 @@ impl HostState {
 }
 
 impl process::Host for HostState {
-    fn run(
+    async fn run(
         &mut self,
         command: String,
-        _args: Vec<String>,
-        _stdin: Option<Vec<u8>>,
-        _timeout: Option<u64>,
+        arguments: Vec<String>,
+        stdin: Option<Vec<u8>>,
+        timeout: Option<u64>,
     ) -> Result<process::Output, process::Error> {
-        Err(process::Error::Denied(process_power::denied(&command)))
+        let (stdin, timeout) = (stdin.unwrap_or_default(), timeout.map(Duration::from_nanos));
+        let call = Call { command, arguments, stdin, timeout };
+        Ok(self.run_program(call).await?.into())
     }
 }
 
@@ -485,6 +489,25 @@ impl From<SqlError> for sql::Error {
             SqlError::Limit(what) => sql::Error::Limit(what),
             SqlError::Unsupported(what) => sql::Error::Unsupported(what),
             SqlError::Other(what) => sql::Error::Other(what),
+        }
+    }
+}
+
+impl From<Output> for process::Output {
+    fn from(output: Output) -> Self {
+        let Output { exit_code, signal, stdout, stderr, truncated } = output;
+        Self { exit_code, signal, stdout, stderr, truncated }
+    }
+}
+
+impl From<ProcessError> for process::Error {
+    fn from(error: ProcessError) -> Self {
+        match error {
+            ProcessError::Denied(what) => process::Error::Denied(what),
+            ProcessError::NotFound(what) => process::Error::NotFound(what),
+            ProcessError::Timeout(output) => process::Error::Timeout(output.into()),
+            ProcessError::Failed(why) => process::Error::Failed(why),
+            ProcessError::Other(what) => process::Error::Other(what),
         }
     }
 }

@@ -26,7 +26,8 @@ use super::limiter::Exceeded;
 use super::since_v0_1_0::{Called, Instance, Ready};
 use super::text::{LONGEST_MESSAGE, clean, is_hidden, visible};
 use super::{
-    Failed, Hook, HookFailure, HookFailureKind, Identity, Outcome, Phase, Prepared, Quiesced,
+    Failed, Hook, HookFailure, HookFailureKind, Identity, Outcome, Phase, Prepared, Provenance,
+    Quiesced,
 };
 use crate::capability::Powers;
 use crate::config::grants::Limits;
@@ -36,7 +37,8 @@ use crate::time::Deadline;
 /// After the interrupt, how long until a call is dropped from outside.
 const BACKSTOP: Duration = Duration::from_millis(200);
 
-/// How long closing a hook's sessions may take: a good-bye and a KILL have less each.
+/// How long closing a hook's sessions may take: a good-bye and a KILL have less each. And how long
+/// its programs may take to die, once they were killed.
 const CLOSING: Duration = Duration::from_secs(1);
 
 /// Bytes that a guest may hand to one host call.
@@ -157,16 +159,26 @@ impl WasmHook {
             }
             Err(stopped) => {
                 drop(live);
-                self.close_sessions().await;
+                self.close_all().await;
                 Err(self.failure(phase, stopped))
             }
         }
     }
 
-    fn close_sessions(&self) -> impl Future<Output = ()> + Send + use<> {
-        let (sessions, identity) = (self.run.sessions.clone(), Arc::clone(&self.identity));
+    fn close_all(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (run, identity) = (self.run.clone(), Arc::clone(&self.identity));
         async move {
-            let closed = sessions.close_hook(&identity.name, CLOSING).await;
+            let (closed, unfinished) = tokio::join!(
+                run.sessions.close_hook(&identity.name, CLOSING),
+                run.programs.end_hook(&identity.name, CLOSING),
+            );
+            for program in unfinished.programs {
+                tracing::warn!(
+                    hook = identity.name,
+                    program,
+                    "was killed, and cannot die yet: it does when what it waits for, such as a frozen file system, goes on"
+                );
+            }
             if closed.unfinished > 0 {
                 tracing::warn!(
                     hook = identity.name,
@@ -228,6 +240,10 @@ impl Hook for WasmHook {
         Some(self.identity.digest.to_string())
     }
 
+    fn provenance(&self) -> Provenance {
+        self.identity.provenance.clone()
+    }
+
     async fn prepare(&mut self, deadline: Deadline) -> Result<Prepared, HookFailure> {
         self.start(Phase::Prepare, deadline).await?;
         let settings = self.settings.clone();
@@ -283,15 +299,16 @@ impl Hook for WasmHook {
             Err(failure) => Err(failure),
         };
         self.live = None;
-        self.close_sessions().await;
+        self.close_all().await;
         result
     }
 }
 
 impl Drop for WasmHook {
-    /// The instance's own sessions close with it; this is for those that it lost track of.
+    /// The instance's own sessions and programs end with it; this is for those that it lost track of.
     fn drop(&mut self) {
         self.run.sessions.tell_hook(&self.identity.name);
+        self.run.programs.kill_hook(&self.identity.name);
     }
 }
 
@@ -322,7 +339,7 @@ pub(super) async fn describe(
     let description = bounded(clock, described)
         .await
         .map_err(|stopped| (clean(&stopped.message, LONGEST_MESSAGE), stopped.hint))?;
-    description.checked().map_err(|why| (why, None))
+    description.checked().map_err(|why| (clean(&visible(&why), LONGEST_MESSAGE), None))
 }
 
 fn new_store(engine: &Engine, state: HostState) -> Store<HostState> {

@@ -9,6 +9,8 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
+use crate::script::ScriptSettings;
+
 use super::{HookEntry, JournalError, ProcessId, RunRecord, boot_id, prepare_directory};
 
 /// Who holds the lock: the content of the lock file.
@@ -56,6 +58,7 @@ impl RunLock {
             started: jiff::Timestamp::now().to_string(),
             boot_id: boot_id()?,
             hooks: Vec::new(),
+            scripts: None,
         };
         write_holder(&mut file, &record).map_err(JournalError::file("write", &path))?;
         Ok(Self { _file: file, run_dir: run_dir.to_owned(), record })
@@ -71,6 +74,11 @@ impl RunLock {
     #[must_use]
     pub fn record(&self) -> &RunRecord {
         &self.record
+    }
+
+    /// Which legacy scripts this run has. It is written down with the first hook.
+    pub fn scripts_are(&mut self, scripts: &ScriptSettings) {
+        self.record.scripts = Some(scripts.clone());
     }
 
     /// Writes down that a hook's quiesce is about to begin. Call it before the act.

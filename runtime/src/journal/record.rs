@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{JournalError, ProcessId};
 use crate::plan::DevId;
+use crate::script::ScriptSettings;
 
 /// `run.json`: what a run has begun with applications, for the run after a crash.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -22,6 +23,9 @@ pub struct RunRecord {
     pub boot_id: String,
     /// Hooks whose quiesce was begun, in that order.
     pub hooks: Vec<HookEntry>,
+    /// The legacy scripts of this run: whoever cleans up may be configured with others.
+    #[serde(default)]
+    pub scripts: Option<ScriptSettings>,
 }
 
 /// One hook in [`RunRecord`].

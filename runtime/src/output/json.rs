@@ -97,6 +97,32 @@ pub struct PlanDocument {
     pub hooks: Vec<String>,
 }
 
+/// What `stillpoint hook verify --json` prints.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VerifyDocument {
+    /// See [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// The component's digest.
+    pub digest: String,
+    /// The keys that signed it.
+    pub signers: Vec<VerifiedSigner>,
+}
+
+/// A key that signed it.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VerifiedSigner {
+    /// The operator's name for it; absent if it was given with `--key`.
+    pub name: Option<String>,
+    /// Its id.
+    pub id: String,
+    /// The hooks that it may sign; absent if it was given with `--key`.
+    pub hooks: Option<Vec<String>>,
+    /// The day from which on nothing is installed with it, if there is one.
+    pub expires: Option<String>,
+}
+
 impl From<&Report> for RunDocument {
     fn from(report: &Report) -> Self {
         Self {

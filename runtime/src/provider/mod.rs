@@ -13,6 +13,7 @@ use crate::manifest::Manifest;
 use crate::plan::DevId;
 use crate::time::Deadline;
 
+pub mod alibaba;
 pub mod reflink;
 
 /// A disk of this instance that the provider can snapshot.

@@ -3,18 +3,19 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, openat};
+use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 use sha2::{Digest, Sha256};
 
 use super::problem::Violation;
 use crate::sys::exec_lease;
+use crate::walk::{WalkError, file_type, kind_in_words, walk_to};
 
 /// The longest script, in bytes. Both scripts are hashed before anything is held.
 pub const SIZE_LIMIT: u64 = 1024 * 1024;
@@ -70,51 +71,6 @@ pub(super) fn check(path: &Path) -> Result<Option<CheckedScript>, Violation> {
     let sha256 =
         digest(&file).map_err(|source| Violation::Unreadable { action: "read", source })?;
     Ok(Some(CheckedScript { path: path.to_owned(), file, sha256 }))
-}
-
-/// Goes down to the file, one component at a time, following no link, and lets no directory pass
-/// in which somebody other than root could put another file in its place.
-fn walk_to(path: &Path) -> Result<Option<OwnedFd>, Violation> {
-    let mut components = path.components();
-    if components.next() != Some(Component::RootDir) {
-        return Err(Violation::NotAbsolute);
-    }
-    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let mut walked = PathBuf::from("/");
-    let mut here = open(&walked, flags, Mode::empty()).map_err(unreadable("open /"))?;
-    for component in components {
-        let Component::Normal(name) = component else { return Err(Violation::NotAbsolute) };
-        check_directory(&walked, &fstat(&here).map_err(unreadable("fstat"))?)?;
-        walked.push(name);
-        here = match openat(&here, name, flags, Mode::empty()) {
-            Ok(next) => next,
-            Err(Errno::ENOENT) => return Ok(None),
-            Err(errno) => return Err(unreadable("open")(errno)),
-        };
-        if file_type(&fstat(&here).map_err(unreadable("fstat"))?) == SFlag::S_IFLNK {
-            return Err(Violation::Symlink { component: walked });
-        }
-    }
-    Ok(Some(here))
-}
-
-fn check_directory(directory: &Path, stat: &FileStat) -> Result<(), Violation> {
-    let wrong =
-        |found: String| Err(Violation::Directory { directory: directory.to_owned(), found });
-    if file_type(stat) != SFlag::S_IFDIR {
-        return wrong("is not a directory".to_owned());
-    }
-    if stat.st_uid != 0 {
-        return wrong(format!("belongs to uid {}, not to root", stat.st_uid));
-    }
-    let others_write = stat.st_mode & 0o002 != 0 || (stat.st_mode & 0o020 != 0 && stat.st_gid != 0);
-    if others_write && stat.st_mode & 0o1000 == 0 {
-        return wrong(format!(
-            "has mode {:04o}: others than root may write to it, and it is not sticky",
-            stat.st_mode & PERMISSIONS
-        ));
-    }
-    Ok(())
 }
 
 fn check_inode(stat: &FileStat) -> Result<(), Violation> {
@@ -217,21 +173,19 @@ impl Read for FromStart<'_> {
     }
 }
 
-fn file_type(stat: &FileStat) -> SFlag {
-    SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits())
-}
-
-fn kind_in_words(kind: SFlag) -> &'static str {
-    match kind {
-        SFlag::S_IFDIR => "a directory",
-        SFlag::S_IFIFO => "a FIFO",
-        SFlag::S_IFSOCK => "a socket",
-        SFlag::S_IFBLK => "a block device",
-        SFlag::S_IFCHR => "a character device",
-        _ => "something else",
-    }
-}
-
 fn unreadable(action: &'static str) -> impl Fn(Errno) -> Violation {
     move |errno| Violation::Unreadable { action, source: errno.into() }
+}
+
+impl From<WalkError> for Violation {
+    fn from(error: WalkError) -> Self {
+        match error {
+            WalkError::NotAbsolute => Violation::NotAbsolute,
+            WalkError::Symlink { component } => Violation::Symlink { component },
+            WalkError::Directory { directory, found } => Violation::Directory { directory, found },
+            WalkError::Refused { action, source } => {
+                Violation::Unreadable { action, source: source.into() }
+            }
+        }
+    }
 }

@@ -25,13 +25,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
+pub use crate::cgroup::Survivor;
 use crate::consistency::Level;
 use crate::hook::{Hook, HookFailure, HookFailureKind, Outcome, Phase, Prepared, Quiesced};
 use crate::manifest::{MetadataEntry, MetadataValue};
 use crate::time::Deadline;
 
-pub use cgroup::Survivor;
 pub use check::SIZE_LIMIT;
 pub use problem::{Role, ScriptProblem, Violation};
 pub use recover::{Recovered, recover};
@@ -51,7 +53,8 @@ const LEFTOVER_GRACE: Duration = Duration::from_secs(5);
 const QUOTED_LINES: usize = 5;
 
 /// Which scripts, and how long each may take.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct ScriptSettings {
     /// Runs before the freeze.
     pub pre: PathBuf,

@@ -11,9 +11,10 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Child;
 use tokio::task::JoinHandle;
 
-use super::cgroup::{Cgroup, Survivor};
+use super::cgroup::Cgroup;
 use super::check::CheckedScript;
 use super::ring::Ring;
+use crate::cgroup::Survivor;
 use crate::sys::exec;
 use crate::time::Deadline;
 

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::manifest::{StepRecord, StepResult};
+use crate::plan::Plan;
 use crate::time::monotonic_ns;
 
 /// The steps of a run, in order.
@@ -87,6 +88,8 @@ pub enum Event {
         /// One hook, one mount point; `None` is the step as a whole.
         subject: Option<String>,
     },
+    /// It is known what will be frozen, in which order, and what is left alone. Nothing is held yet.
+    Planned(std::sync::Arc<Plan>),
     /// It ended.
     Ended(StepRecord),
     /// Something that the operator should know.
@@ -140,6 +143,10 @@ impl Recorder {
         let subject = subject.map(str::to_owned);
         self.observer.event(Event::Began { step, subject: subject.clone() });
         Running { step, subject, began_ns: monotonic_ns() }
+    }
+
+    pub(super) fn planned(&self, plan: &Plan) {
+        self.observer.event(Event::Planned(std::sync::Arc::new(plan.clone())));
     }
 
     pub(super) fn done(&mut self, running: Running, detail: impl Into<Option<String>>) {

@@ -99,11 +99,14 @@ impl HookSet {
             .into_iter()
             .zip(waves)
             .map(|(planned, wave)| {
+                let provenance = planned.hook.provenance();
                 let record = HookRecord {
                     name: planned.hook.name().to_owned(),
                     kind: planned.kind.to_owned(),
                     version: planned.hook.version().map(str::to_owned),
                     digest: planned.hook.digest(),
+                    signed_by: provenance.signed_by,
+                    allowed_unsigned: provenance.allowed_unsigned,
                     level: Level::Crash,
                     confirmed: false,
                     released: false,

@@ -88,6 +88,7 @@ impl Planned {
                     run.recorder.warn(warning.clone());
                 }
                 run.recorder.done(running, summary(&plan));
+                run.recorder.planned(&plan);
                 let planned = Self { run, plan, hooks };
                 match planned.run.check_level() {
                     Ok(()) => Ok(planned),
@@ -278,10 +279,11 @@ pub(crate) async fn plan_disks(request: &Request) -> Result<Plan, Cause> {
 }
 
 async fn lock_and_recover(request: &Request, recorder: &mut Recorder) -> Result<RunLock, Cause> {
-    let lock = RunLock::acquire(&request.run_dir, &request.context.run_id)?;
+    let mut lock = RunLock::acquire(&request.run_dir, &request.context.run_id)?;
     for line in recover(&lock, &request.run_dir, &request.scripts).await? {
         recorder.warn(format!("an earlier run died: {line}"));
     }
+    lock.scripts_are(&request.scripts);
     Ok(lock)
 }
 

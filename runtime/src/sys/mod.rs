@@ -9,4 +9,5 @@ pub(crate) mod guardproc_page;
 pub(crate) mod image;
 pub(crate) mod loopdev;
 pub(crate) mod probe;
+pub(crate) mod program;
 pub(crate) mod reflink;

@@ -10,8 +10,8 @@ use std::time::Duration;
 use stillpoint::config::connections::Connections;
 use stillpoint::config::grants::HookGrant;
 use stillpoint::hook::{
-    CancelToken, Digest, Hook, HookLoadError, HookStore, InstallPolicy, InstallRequest, Quiesced,
-    RunContext,
+    CancelToken, Compiler, Digest, Hook, HookLoadError, HookStore, InstallPolicy, InstallRequest,
+    Quiesced, RunContext,
 };
 use stillpoint::manifest::{MetadataEntry, MetadataValue};
 use stillpoint::paths::Paths;
@@ -70,7 +70,7 @@ impl Installation {
         let root = tempfile::tempdir().unwrap();
         let paths = Paths::under(root.path());
         std::fs::create_dir_all(paths.grants()).unwrap();
-        let store = HookStore::new(&paths).unwrap();
+        let store = store(&paths);
         Self { root, paths, store }
     }
 
@@ -91,7 +91,7 @@ impl Installation {
             std::fs::create_dir_all(&root).unwrap();
             let file = root.join(format!("{name}.wasm"));
             std::fs::write(&file, component).unwrap();
-            let installed = HookStore::new(&paths).unwrap().install(request(&file)).await.unwrap();
+            let installed = store(&paths).install(request(&file)).await.unwrap();
             (paths, installed.digest)
         };
         let (first, digest) = FIRST.get_or_init(install).await;
@@ -174,6 +174,12 @@ pub fn results(metadata: &[MetadataEntry]) -> Vec<String> {
 
 pub fn quiesced(result: Result<Quiesced, stillpoint::hook::HookFailure>) -> Vec<String> {
     results(&result.unwrap().metadata)
+}
+
+/// A store whose compiler is the binary: this program's main is the test harness's.
+pub fn store(paths: &Paths) -> HookStore {
+    let compiler = Compiler::at(Path::new(env!("CARGO_BIN_EXE_stillpoint")));
+    HookStore::new(paths).unwrap().compiled_by(compiler)
 }
 
 /// To install a file that nobody has signed.

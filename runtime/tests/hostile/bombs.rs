@@ -178,7 +178,8 @@ async fn code(table: &mut Table) {
     }
     // Each type is a list of the one before it.
     let lists: String = (1..2000).map(|n| format!("(type $t{n} (list $t{}))", n - 1)).collect();
-    let text = format!("(component (type $t0 (list u8)) {lists} (type (func (param \"x\" $t1999))))");
+    let text =
+        format!("(component (type $t0 (list u8)) {lists} (type (func (param \"x\" $t1999))))");
     let bytes = wat::parse_str(&text).unwrap();
     table.attack(CODE, "types two thousand deep", "", whole_life(&bytes)).await;
 }

@@ -17,11 +17,24 @@ pub enum HookCommand {
         /// Name or digest of an installed hook, or a .wasm file
         hook: String,
     },
+    /// Make a key pair to sign components with, in minisign's format (as `minisign -G`)
+    Keygen(Keygen),
+    /// Sign a component: writes FILE.minisig, as `minisign -S` does
+    Sign(Sign),
+    /// Say which trusted key has signed a component (as `minisign -V` for one key)
+    Verify(Verify),
     /// Remove an installed hook
     Remove {
         /// Name or digest
         hook: String,
     },
+}
+
+impl HookCommand {
+    /// Touches no installation.
+    pub fn is_for_anybody(&self) -> bool {
+        matches!(self, HookCommand::Keygen(_) | HookCommand::Sign(_) | HookCommand::Verify(_))
+    }
 }
 
 #[derive(Debug, Args)]
@@ -37,6 +50,51 @@ pub struct Install {
     /// Install a lower version than was ever installed under that name, or another component of the same version
     #[arg(long)]
     pub downgrade: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Keygen {
+    /// Where the secret half goes; a new file, mode 0600
+    #[arg(long, value_name = "FILE")]
+    pub secret: PathBuf,
+    /// Where the public half goes
+    #[arg(long, value_name = "FILE")]
+    pub public: PathBuf,
+    /// The password that encrypts the secret half, on the first line of a file; else it is asked for
+    #[arg(long, value_name = "FILE", conflicts_with = "no_password")]
+    pub password_file: Option<PathBuf>,
+    /// Do not encrypt the secret half
+    #[arg(long)]
+    pub no_password: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Sign {
+    /// The component, a .wasm file
+    #[arg(value_name = "FILE")]
+    pub module: PathBuf,
+    /// The secret key, made with `hook keygen` or `minisign -G`; if it is encrypted, its password is asked for
+    #[arg(long, value_name = "FILE")]
+    pub key: PathBuf,
+    /// Its password, on the first line of a file
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+    /// Where the signature goes; default FILE.minisig
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// The component, a .wasm file
+    #[arg(value_name = "FILE")]
+    pub module: PathBuf,
+    /// Its signature; default FILE.minisig
+    #[arg(long, value_name = "FILE")]
+    pub signature: Option<PathBuf>,
+    /// A public key; default those of keys.d, without the expired and the revoked ones
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

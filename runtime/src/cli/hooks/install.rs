@@ -21,10 +21,13 @@ pub fn run(global: &Global, paths: &Paths, args: &Install) -> Outcome {
     }
     let name = &installed.description.name;
     print(&format!(
-        "{} {} is installed as {}\n\
+        "{} {} is installed as {}, {}\n\
          nothing is granted yet: `stillpoint hook grant {name}` prints what it asks for and why,\n\
          `stillpoint hook grant {name} --accept` grants all of it\n",
-        name, installed.description.version, installed.digest
+        name,
+        installed.description.version,
+        installed.digest,
+        installed.on_whose_word()
     ));
     Ok(ExitCode::Ok)
 }

@@ -26,8 +26,12 @@ pub fn run(global: &Global, paths: &Paths) -> Outcome {
 fn line(hook: &Installed) -> String {
     let description = &hook.description;
     format!(
-        "{} {}  {}  {}",
-        description.name, description.version, hook.digest, description.summary
+        "{} {}  {}  {}  {}",
+        description.name,
+        description.version,
+        hook.digest,
+        hook.on_whose_word(),
+        description.summary
     )
 }
 

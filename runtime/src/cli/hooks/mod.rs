@@ -6,8 +6,9 @@ mod inspect;
 mod install;
 mod list;
 mod of_run;
+mod secret;
+mod sign;
 
-use stillpoint::exit_code::ExitCode;
 use stillpoint::hook::{HookStore, StoreError};
 use stillpoint::paths::Paths;
 
@@ -22,6 +23,9 @@ pub fn run(global: &Global, paths: &Paths, command: &HookCommand) -> Outcome {
     match command {
         HookCommand::Install(args) => install::run(global, paths, args),
         HookCommand::Grant(args) => grant::run(paths, args),
+        HookCommand::Keygen(args) => sign::keygen(args),
+        HookCommand::Sign(args) => sign::sign(args),
+        HookCommand::Verify(args) => sign::verify(global, paths, args),
         HookCommand::List => list::run(global, paths),
         HookCommand::Inspect { hook } => inspect::run(global, paths, hook),
         HookCommand::Remove { hook } => list::remove(global, paths, hook),
@@ -34,5 +38,5 @@ fn open_store(paths: &Paths) -> Result<HookStore, CommandError> {
 
 fn store_error(error: StoreError) -> CommandError {
     let hint = error.hint();
-    CommandError::new(ExitCode::Parameters, error).hint(hint)
+    CommandError::new(error.exit_code(), error).hint(hint)
 }

@@ -1,15 +1,16 @@
 //! The hooks of a run.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use stillpoint::config::Config;
 use stillpoint::config::connections::Connections;
 use stillpoint::config::grants::load_grants;
 use stillpoint::consistency::{Level, Reason, ReasonCode};
-use stillpoint::exit_code::ExitCode;
 use stillpoint::hook::HookLoadError;
 use stillpoint::paths::Paths;
-use stillpoint::script::{ScriptPair, ScriptSettings};
+use stillpoint::plugin::HookChoice;
+use stillpoint::script::{self, ScriptPair, ScriptSettings};
 use stillpoint::sequence::{PlannedHook, Request};
 
 use super::super::{CommandError, setup};
@@ -21,16 +22,38 @@ pub struct Loaded {
     pub reasons: Vec<Reason>,
 }
 
-/// The hooks of `hooks.d`; without any, the legacy scripts.
+/// What `choice` says: of itself the hooks of `hooks.d`, and without any, the legacy scripts.
 pub async fn load(
     paths: &Paths,
     config: &Config,
     request: &Request,
+    choice: HookChoice,
 ) -> Result<Loaded, CommandError> {
+    match choice {
+        HookChoice::Auto => match components(paths, request).await? {
+            none if none.is_empty() => Ok(scripts(config)),
+            hooks => Ok(Loaded { hooks, reasons: Vec::new() }),
+        },
+        HookChoice::Scripts => Ok(scripts(config)),
+        HookChoice::Both => Ok(both(scripts(config), components(paths, request).await?)),
+        HookChoice::None => Ok(limited(ReasonCode::NoHook, "no hook was asked for".to_owned())),
+    }
+}
+
+/// The scripts first, because they may take long; then the hooks, which hold what others wait for.
+fn both(mut loaded: Loaded, mut hooks: Vec<PlannedHook>) -> Loaded {
+    if !loaded.hooks.is_empty() {
+        hooks.iter_mut().for_each(|planned| planned.after.push(script::NAME.to_owned()));
+    }
+    loaded.hooks.append(&mut hooks);
+    loaded
+}
+
+async fn components(paths: &Paths, request: &Request) -> Result<Vec<PlannedHook>, CommandError> {
     let connections = Connections::load(paths).map_err(setup::config_error)?;
     let grants = load_grants(paths, &connections).map_err(setup::config_error)?;
     if grants.is_empty() {
-        return Ok(scripts(config));
+        return Ok(Vec::new());
     }
     let store = open_store(paths)?;
     let mut hooks = Vec::new();
@@ -38,7 +61,7 @@ pub async fn load(
         let hook = store.load(grant, &connections, &request.context).await.map_err(load_error)?;
         hooks.push(PlannedHook::component(hook, grant.on_failure, grant.after.clone()));
     }
-    Ok(Loaded { hooks, reasons: Vec::new() })
+    Ok(hooks)
 }
 
 /// The legacy pair, as the configuration has it.
@@ -53,13 +76,18 @@ pub fn script_settings(config: &Config) -> ScriptSettings {
 /// Scripts that are missing or invalid give a file-system-consistent snapshot, with the reason.
 fn scripts(config: &Config) -> Loaded {
     let settings = script_settings(config);
-    let limited = |code, detail| Loaded {
-        hooks: Vec::new(),
-        reasons: vec![Reason { limits_to: Level::FileSystem, code, detail, disks: Vec::new() }],
-    };
-    if !config.scripts.enabled {
-        let detail = "no hook is configured, and [scripts] enabled is false".to_owned();
-        return limited(ReasonCode::NoHook, detail);
+    let (pre, post) = (settings.pre.display(), settings.post.display());
+    let unset = |path: &Path| path.as_os_str().is_empty();
+    match (unset(&settings.pre), unset(&settings.post)) {
+        (false, false) if config.scripts.enabled => {}
+        (true, false) | (false, true) if config.scripts.enabled => {
+            let detail = format!("{pre}{post} has no counterpart: scripts come in pairs");
+            return limited(ReasonCode::ScriptInvalid, detail);
+        }
+        _ => {
+            let detail = "no hook is configured, and scripts are switched off".to_owned();
+            return limited(ReasonCode::NoHook, detail);
+        }
     }
     match ScriptPair::check(&settings) {
         Ok(Some(pair)) => Loaded {
@@ -67,7 +95,6 @@ fn scripts(config: &Config) -> Loaded {
             reasons: Vec::new(),
         },
         Ok(None) => {
-            let (pre, post) = (settings.pre.display(), settings.post.display());
             let detail = format!("no hook is configured, and neither {pre} nor {post} is there");
             limited(ReasonCode::NoHook, detail)
         }
@@ -77,6 +104,12 @@ fn scripts(config: &Config) -> Loaded {
     }
 }
 
+/// No hook, and the reason why the file systems are all that is consistent.
+fn limited(code: ReasonCode, detail: String) -> Loaded {
+    let reason = Reason { limits_to: Level::FileSystem, code, detail, disks: Vec::new() };
+    Loaded { hooks: Vec::new(), reasons: vec![reason] }
+}
+
 /// One line for `stillpoint plan`.
 pub fn describe(planned: &PlannedHook) -> String {
     let mut line = planned.hook.name().to_owned();
@@ -84,6 +117,13 @@ pub fn describe(planned: &PlannedHook) -> String {
         let _ = write!(line, " {version}");
     }
     let _ = write!(line, " ({}", planned.kind);
+    let provenance = planned.hook.provenance();
+    if let Some(signer) = provenance.signed_by {
+        let _ = write!(line, ", signed by {}", signer.name);
+    }
+    if provenance.allowed_unsigned.is_some() {
+        line.push_str(", not signed by a trusted key");
+    }
     if !planned.after.is_empty() {
         let _ = write!(line, ", after {}", planned.after.join(", "));
     }
@@ -93,5 +133,5 @@ pub fn describe(planned: &PlannedHook) -> String {
 
 fn load_error(error: HookLoadError) -> CommandError {
     let hint = error.hint();
-    CommandError::new(ExitCode::Parameters, error).hint(hint)
+    CommandError::new(error.exit_code(), error).hint(hint)
 }

@@ -2,6 +2,7 @@
 
 mod limits;
 mod order;
+mod program;
 mod settings;
 mod sql;
 #[cfg(test)]
@@ -20,8 +21,11 @@ use crate::hook::digest::Digest;
 use crate::paths::Paths;
 
 pub use limits::Limits;
+pub(crate) use program::is_command_name;
+pub use program::{Account, DEFAULT_USER, LONGEST_STDIN, ProgramGrant, ProgramLimits};
 pub use sql::SqlGrant;
 
+use program::RawProgramGrant;
 use sql::RawSqlGrant;
 
 /// What the operator says about one hook. The file's name is the hook's name.
@@ -43,6 +47,8 @@ pub struct HookGrant {
     pub settings_at: BTreeMap<String, Location>,
     /// Granted connections, by the name that the hook asks for.
     pub sql: BTreeMap<String, SqlGrant>,
+    /// Granted programs, by the name that the hook asks for.
+    pub programs: BTreeMap<String, ProgramGrant>,
     /// Bounds.
     pub limits: Limits,
 }
@@ -131,6 +137,17 @@ impl HookGrant {
                 ));
             }
         }
+        let mut programs = BTreeMap::new();
+        for section in raw.program {
+            let asked = section.command.clone();
+            let grant = section.validated(document)?;
+            if programs.insert(asked.get_ref().clone(), grant).is_some() {
+                return Err(document.invalid(
+                    asked.span(),
+                    format!("program `{}` is granted twice", asked.get_ref()),
+                ));
+            }
+        }
         limits::check(&raw.limits, document)?;
         let settings_at = raw
             .settings
@@ -148,6 +165,7 @@ impl HookGrant {
             settings: settings.collect(),
             settings_at,
             sql,
+            programs,
             limits: raw.limits.into_inner(),
         };
         Ok((grant, raw.after))
@@ -185,6 +203,8 @@ struct RawGrant {
     settings: BTreeMap<Spanned<String>, toml::Value>,
     #[serde(default)]
     sql: Vec<RawSqlGrant>,
+    #[serde(default)]
+    program: Vec<RawProgramGrant>,
     #[serde(default = "limits::none_said")]
     limits: Spanned<Limits>,
 }

@@ -4,8 +4,11 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::config::read::ConfigError;
+use crate::exit_code::ExitCode;
+use crate::hook::compile::CompileError;
 use crate::hook::digest::Digest;
 use crate::hook::engine::EngineError;
+use crate::hook::vetting::VettingError;
 
 /// What went wrong with the store.
 #[derive(Debug, thiserror::Error)]
@@ -36,14 +39,32 @@ pub enum StoreError {
     #[error(transparent)]
     File(#[from] ConfigError),
     /// The file is not a hook that this stillpoint can run.
-    #[error("{} is not a hook: {problem}", file.display())]
+    #[error("{what} is not a hook: {problem}")]
     NotAHook {
         /// Which.
-        file: PathBuf,
+        what: String,
         /// Why.
         problem: String,
         /// What its author, or the operator, can do.
         hint: String,
+    },
+    /// It could not be compiled.
+    #[error("{what} cannot be compiled")]
+    NotCompiled {
+        /// Which.
+        what: String,
+        /// The cause.
+        #[source]
+        source: CompileError,
+    },
+    /// Nobody whose word counts vouches for it, or it is revoked, or it is a way back.
+    #[error("{what} is not accepted")]
+    NotAccepted {
+        /// Which.
+        what: String,
+        /// Why.
+        #[source]
+        source: VettingError,
     },
     /// Nothing of that name is installed.
     #[error("no hook `{what}` is installed")]
@@ -102,12 +123,32 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// How a command that cannot go on ends: what is not trusted is a condition that is not met.
+    #[must_use]
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            StoreError::NotAccepted { .. } => ExitCode::Precondition,
+            _ => ExitCode::Parameters,
+        }
+    }
+
+    /// Why the child could not compile it: a refusal is about the component, the rest about the child.
+    pub(super) fn not_compiled(what: &str, error: CompileError) -> Self {
+        let what = what.to_owned();
+        match error {
+            CompileError::Refused { problem, hint } => StoreError::NotAHook { what, problem, hint },
+            source => StoreError::NotCompiled { what, source },
+        }
+    }
+
     /// What the operator can do next.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
             StoreError::File(error) => error.hint(),
             StoreError::NotAHook { hint, .. } => Some(hint.clone()),
+            StoreError::NotCompiled { source, .. } => source.hint(),
+            StoreError::NotAccepted { source, .. } => Some(source.hint()),
             StoreError::NotInstalled { there_are, .. } if there_are.is_empty() => {
                 Some("install it with `stillpoint hook install <file.wasm>`".into())
             }

@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::Path;
 
 use super::error::StoreError;
-use crate::config::read::ConfigError;
+use crate::config::read::{ConfigError, OPEN_TO_OTHERS, read_trusted};
 
 /// Reads a file that the operator names. Anybody's file will do: what counts is its digest.
 pub(super) fn read_once(file: &Path, longest: u64) -> Result<Vec<u8>, StoreError> {
@@ -87,5 +87,16 @@ pub(super) fn read_if_there(file: &Path, longest: u64) -> Result<Option<Vec<u8>>
             Ok(None)
         }
         other => other.map(Some),
+    }
+}
+
+/// A file that only root can write; `None` if it is not there.
+pub(super) fn read_root_file_if_there(
+    path: &Path,
+    longest: u64,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    match read_trusted(path, OPEN_TO_OTHERS, longest) {
+        Err(error) if error.is_not_found() => Ok(None),
+        other => Ok(other.map(Some)?),
     }
 }

@@ -1,47 +1,44 @@
 //! Installed components. A component is compiled once, when it is installed; a run only loads what
 //! was recorded then, and checks that it still is what was recorded.
 //!
-//! `<hooks>/<sha256>.wasm` is the component, `<hooks>/<sha256>.json` its record, and
-//! `<images>/<sha256>-<engine>.cwasm` the image that this machine compiled from it.
+//! `<hooks>/<sha256>.wasm` is the component, `….wasm.minisig` the signature that it was accepted for,
+//! `<hooks>/<sha256>.json` its record, and `<images>/<sha256>-<engine>.cwasm` the image that this machine
+//! compiled from it.
 
 mod error;
 mod files;
+mod install;
 mod record;
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use wasmtime::component::Component;
 
-use super::component::{self, NotAHook};
+use super::compile::Compiler;
 use super::description::Description;
 use super::digest::Digest;
 use super::engine::HookEngine;
-use super::since_v0_1_0::{self, Ready};
-use super::wasm::describe;
+use super::since_v0_1_0::Ready;
+use super::vetting::Revocations;
 use crate::config::grants::grant_files;
 use crate::config::read::{OPEN_TO_OTHERS, read_trusted};
 use crate::paths::Paths;
 use crate::sys;
-use crate::time::Deadline;
 
 pub use error::StoreError;
-use files::{private_directory, remove_file, write_whole};
+use files::remove_file;
 pub use record::{
-    DetachedSignature, InstallPolicy, InstallRequest, Installed, Signer, Source, Tool,
-    signature_beside,
+    DetachedSignature, InstallPolicy, InstallRequest, Installed, LONGEST_COMPONENT, Signer, Source,
+    Tool, signature_beside,
 };
-use record::{LONGEST_COMPONENT, RECORD_VERSION};
+use record::{Form, RECORD_VERSION};
 
 /// The longest image, in bytes; an image is two to three times its component.
 const LONGEST_IMAGE: u64 = 1 << 30;
 
 const LONGEST_RECORD: u64 = 4 << 20;
-
-/// How long `describe` may take.
-const DESCRIBE: Duration = Duration::from_secs(10);
 
 /// What [`HookStore::inspect`] tells.
 #[derive(Clone, Debug)]
@@ -63,14 +60,7 @@ pub struct Inspection {
 pub struct HookStore {
     paths: Paths,
     engine: HookEngine,
-}
-
-/// Bytes, checked and compiled.
-struct Compiled {
-    digest: Digest,
-    bytes: Vec<u8>,
-    component: Component,
-    description: Description,
+    compiler: Compiler,
 }
 
 impl HookStore {
@@ -79,51 +69,15 @@ impl HookStore {
     /// # Errors
     /// If the engine does not start.
     pub fn new(paths: &Paths) -> Result<Self, StoreError> {
-        Ok(Self { paths: paths.clone(), engine: HookEngine::start()? })
+        let engine = HookEngine::start()?;
+        Ok(Self { paths: paths.clone(), engine, compiler: Compiler::this_program() })
     }
 
-    /// Checks a component, compiles it, asks it what it is, and keeps it. Takes seconds for
-    /// interpreters. Installing what is installed already compiles it again.
-    ///
-    /// # Errors
-    /// If it is not a hook, with the remedy in [`StoreError::hint`]; then nothing is kept.
-    pub async fn install(&self, request: InstallRequest) -> Result<Installed, StoreError> {
-        let file = PathBuf::from(request.source.to_string());
-        let file = file.as_path();
-        let compiled = self.compile(file, request.module).await?;
-        let image = compiled.component.serialize().map_err(|error| StoreError::NotAHook {
-            file: file.to_owned(),
-            problem: format!("its image cannot be made: {error:#}"),
-            hint: "report this with the component".into(),
-        })?;
-        let Compiled { digest, bytes, description, .. } = compiled;
-        let installed = Installed {
-            record_version: RECORD_VERSION,
-            contract: since_v0_1_0::VERSION.into(),
-            description,
-            digest,
-            bytes: bytes.len() as u64,
-            image_digest: Digest::of(&image),
-            image_bytes: image.len() as u64,
-            engine: self.engine.hash().into(),
-            imports: Vec::new(),
-            toolchain: Vec::new(),
-            source: request.source,
-            signed_by: None,
-            allowed_unsigned: Some("signatures are not checked yet".into()),
-            installed: jiff::Timestamp::now().to_string(),
-        };
-        private_directory(&self.paths.hooks())?;
-        private_directory(&self.paths.images())?;
-        // The record last: it vouches for the other two.
-        write_whole(&self.component_path(&digest), &bytes)?;
-        write_whole(&self.image_path(&digest), &image)?;
-        let record = serde_json::to_vec_pretty(&installed).map_err(|error| StoreError::Record {
-            path: self.record_path(&digest),
-            problem: error.to_string(),
-        })?;
-        write_whole(&self.record_path(&digest), &record)?;
-        Ok(installed)
+    /// The same store with another compiler: for programs whose `main` does not begin with
+    /// [`guard::enter`](crate::guard::enter), and for other bounds.
+    #[must_use]
+    pub fn compiled_by(self, compiler: Compiler) -> Self {
+        Self { compiler, ..self }
     }
 
     /// Everything that is installed, by name.
@@ -165,12 +119,12 @@ impl HookStore {
             }),
             Err(StoreError::NotInstalled { .. }) if Path::new(what).exists() => {
                 let request = InstallRequest::from_file(Path::new(what))?;
-                let compiled = self.compile(Path::new(what), request.module).await?;
-                let digest = compiled.digest;
+                let compiled = self.compile(&request.module, &request.source).await?;
+                let digest = Digest::of(&request.module);
                 Ok(Inspection {
-                    description: compiled.description,
+                    description: compiled.facts.description,
                     digest,
-                    bytes: compiled.bytes.len() as u64,
+                    bytes: request.module.len() as u64,
                     installed: self.find(&digest.to_string()).ok(),
                     granted_in: self.granted_in(&digest)?,
                 })
@@ -192,6 +146,7 @@ impl HookStore {
         // The record first: without it, nothing vouches for the rest.
         remove_file(&self.record_path(&installed.digest))?;
         remove_file(&self.component_path(&installed.digest))?;
+        remove_file(&self.signature_path(&installed.digest))?;
         self.remove_images(&installed.digest)?;
         Ok(installed)
     }
@@ -199,6 +154,7 @@ impl HookStore {
     /// The component that a grant names, ready to be instantiated. Nothing is compiled.
     pub(super) fn ready(&self, digest: &Digest) -> Result<(Installed, Ready), StoreError> {
         let installed = self.find(&digest.to_string())?;
+        self.check_revocation(&installed)?;
         self.check_component(&installed)?;
         let component = self.load_image(&installed)?;
         let ready = Ready::new(self.engine.engine(), &component)
@@ -210,41 +166,12 @@ impl HookStore {
         &self.engine
     }
 
-    /// Compiles and describes a component.
-    async fn compile(&self, file: &Path, bytes: Vec<u8>) -> Result<Compiled, StoreError> {
-        let engine = self.engine.engine().clone();
-        let refused = |NotAHook { problem, hint }| StoreError::NotAHook {
-            file: file.to_owned(),
-            problem,
-            hint,
-        };
-        let compiling = tokio::task::spawn_blocking(move || {
-            let component = component::compile(&engine, &bytes)?;
-            let ready = Ready::new(&engine, &component).map_err(|error| NotAHook {
-                problem: format!("its imports or exports do not fit the contract: {error:#}"),
-                hint: format!(
-                    "build it against stillpoint:hook@{}, as it is in hooks-sdk/wit",
-                    since_v0_1_0::VERSION
-                ),
-            })?;
-            Ok((bytes, component, ready))
-        });
-        let (bytes, component, ready) = compiling
-            .await
-            .map_err(|error| NotAHook {
-                problem: format!("compiling it failed: {error}"),
-                hint: "report this with the component".into(),
-            })
-            .and_then(|compiled| compiled)
-            .map_err(refused)?;
-        let description = describe(&self.engine, &ready, Deadline::after(DESCRIBE))
-            .await
-            .map_err(|(problem, hint)| NotAHook {
-                problem: format!("its `describe` failed: {problem}"),
-                hint: hint.unwrap_or_else(|| "report this to the hook's author".into()),
-            })
-            .map_err(refused)?;
-        Ok(Compiled { digest: Digest::of(&bytes), bytes, component, description })
+    /// A hook whose digest or signer was revoked since it was installed does not run.
+    fn check_revocation(&self, installed: &Installed) -> Result<(), StoreError> {
+        let revoked = Revocations::load(&self.paths.revoked())?;
+        revoked
+            .check(&installed.digest, installed.signed_by.as_ref())
+            .map_err(|source| StoreError::NotAccepted { what: installed.to_string(), source })
     }
 
     fn check_component(&self, installed: &Installed) -> Result<(), StoreError> {
@@ -331,11 +258,13 @@ impl HookStore {
     fn read_record(&self, path: &Path) -> Result<Installed, StoreError> {
         let bytes = read_trusted(path, OPEN_TO_OTHERS, LONGEST_RECORD)?;
         let wrong = |problem| StoreError::Record { path: path.to_owned(), problem };
+        let form: Form =
+            serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
+        if form.record_version != RECORD_VERSION {
+            return Err(wrong(form.says()));
+        }
         let installed: Installed =
             serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
-        if installed.record_version != RECORD_VERSION {
-            return Err(wrong(format!("its form is version {}", installed.record_version)));
-        }
         if path != self.record_path(&installed.digest) {
             return Err(wrong(format!("it is about {}", installed.digest)));
         }
@@ -356,6 +285,11 @@ impl HookStore {
 
     fn component_path(&self, digest: &Digest) -> PathBuf {
         self.paths.hooks().join(format!("{}.wasm", digest.hex()))
+    }
+
+    /// Beside the component as [`signature_beside`] names it, so that it is found again with it.
+    fn signature_path(&self, digest: &Digest) -> PathBuf {
+        signature_beside(&self.component_path(digest))
     }
 
     fn record_path(&self, digest: &Digest) -> PathBuf {

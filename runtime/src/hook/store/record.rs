@@ -20,6 +20,22 @@ const LONGEST_SIGNATURE: u64 = 64 << 10;
 /// The form of a record. 1 was before signatures.
 pub(super) const RECORD_VERSION: u32 = 2;
 
+/// The first that is read of a record.
+#[derive(Deserialize)]
+pub(super) struct Form {
+    pub(super) record_version: u32,
+}
+
+impl Form {
+    /// Why it cannot be read.
+    pub(super) fn says(&self) -> String {
+        match self.record_version {
+            1 => "the hook was installed before signatures were checked".into(),
+            other => format!("its form is version {other}"),
+        }
+    }
+}
+
 /// What to install, where it came from, who signed it, and which exceptions the operator makes.
 #[derive(Clone, Debug)]
 pub struct InstallRequest {
@@ -179,6 +195,27 @@ impl DetachedSignature {
 impl fmt::Debug for DetachedSignature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DetachedSignature").field("from", &self.from).finish_non_exhaustive()
+    }
+}
+
+impl Installed {
+    /// On whose word it was installed, for people: `signed by acme (key …)`, or `not signed: why`.
+    #[must_use]
+    pub fn on_whose_word(&self) -> String {
+        match (&self.signed_by, &self.allowed_unsigned) {
+            (Some(signer), _) => format!("signed by {signer}"),
+            (None, why) => {
+                let why = why.as_deref().unwrap_or("no reason was recorded");
+                format!("NOT vouched for by a trusted key, and allowed so: {why}")
+            }
+        }
+    }
+}
+
+impl fmt::Display for Installed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Description { name, version, .. } = &self.description;
+        write!(f, "hook {name} {version} ({})", self.digest)
     }
 }
 

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use stillpoint::config::connections::Connections;
 use stillpoint::config::grants::HookGrant;
 use stillpoint::hook::{
-    CancelToken, HookStore, InstallPolicy, InstallRequest, Outcome, RunContext,
+    CancelToken, Compiler, HookStore, InstallPolicy, InstallRequest, Outcome, RunContext,
 };
 use stillpoint::paths::Paths;
 use stillpoint::time::Deadline;
@@ -25,7 +25,9 @@ const PLENTY: Duration = Duration::from_secs(30);
 pub async fn measure(rounds: Rounds, report: &mut Report) -> Result<()> {
     let rig = tokio::task::block_in_place(|| Rig::without_hook(LONGEST))?;
     let paths = Paths::under(rig.lab.root());
-    let store = HookStore::new(&paths).context("no hook store")?;
+    let store = HookStore::new(&paths)
+        .context("no hook store")?
+        .compiled_by(Compiler::at(rig.stillpoint.binary()));
     let policy = InstallPolicy { allow_unsigned: true, ..InstallPolicy::default() };
     let request = InstallRequest::from_file(&component("puppet")?)?.with_policy(policy);
     let installed = store.install(request).await.context("not installed")?;
