@@ -63,6 +63,12 @@ impl Paths {
         self.root.join("var/lib/stillpoint/hooks")
     }
 
+    /// `var/lib/stillpoint/state`: what hooks keep from run to run, `<hook>.kv`.
+    #[must_use]
+    pub fn state(&self) -> PathBuf {
+        self.root.join("var/lib/stillpoint/state")
+    }
+
     /// `var/cache/stillpoint`: images compiled here, never accepted from outside.
     #[must_use]
     pub fn images(&self) -> PathBuf {
@@ -79,5 +85,11 @@ impl Paths {
     #[must_use]
     pub fn run(&self) -> PathBuf {
         self.root.join("run/stillpoint")
+    }
+
+    /// `run/stillpoint/kv`: changes to hooks' state that are not on a disk yet.
+    #[must_use]
+    pub fn state_in_memory(&self) -> PathBuf {
+        self.run().join("kv")
     }
 }

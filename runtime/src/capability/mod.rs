@@ -6,7 +6,8 @@
 //! |---|---|---|
 //! | SQL on a named connection | [`sql`], [`mysql`] | exact statements, typed parameters |
 //! | programs | [`process`] | exact arguments and texts, confined |
-//! | small durable state | [`kv`] | always denied |
+//! | small durable state | [`kv`] | a quota in bytes |
+//! | WASI | [`wasi`] | nothing, or clocks, random numbers, output into the log, exit |
 
 pub mod kv;
 pub(crate) mod mysql;
@@ -15,6 +16,7 @@ pub mod registry;
 pub mod sql;
 pub mod statement;
 pub(crate) mod template;
+pub(crate) mod wasi;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -25,8 +27,11 @@ use crate::config::grants::{HookGrant, Limits};
 use crate::config::read::ConfigError;
 use crate::hook::description::{Description, Need};
 use crate::hook::text::clean;
+use crate::paths::Paths;
+use kv::KvPower;
 use process::{GrantedProgram, Missing, Part, ProgramPower};
 use statement::{Folded, GrantedStatement, fold};
+use wasi::WasiPower;
 
 pub use template::grant_template;
 
@@ -46,8 +51,14 @@ pub(crate) struct Powers {
     sql: BTreeMap<String, SqlPower>,
     /// By the name that the hook asks for: everything that either side named.
     programs: BTreeMap<String, ProgramPower>,
+    /// Durable state.
+    kv: KvPower,
+    /// What of WASI is linked.
+    wasi: WasiPower,
     /// Bounds.
     pub(crate) limits: Limits,
+    /// The installation, for what is kept in it.
+    paths: Paths,
 }
 
 /// One connection, as far as hook and operator agree on it.
@@ -92,7 +103,15 @@ pub(crate) enum PowersError {
 impl Powers {
     /// Nothing at all: what `describe` runs with.
     pub(crate) fn none(limits: Limits) -> Self {
-        Self { grant_file: PathBuf::new(), sql: BTreeMap::new(), programs: BTreeMap::new(), limits }
+        Self {
+            grant_file: PathBuf::new(),
+            sql: BTreeMap::new(),
+            programs: BTreeMap::new(),
+            kv: KvPower::default(),
+            wasi: WasiPower::default(),
+            limits,
+            paths: Paths::default(),
+        }
     }
 
     /// What the hook asks for and the operator grants. Reads the passwords, and opens the programs.
@@ -101,8 +120,12 @@ impl Powers {
         grant: &HookGrant,
         connections: &Connections,
     ) -> Result<Self, PowersError> {
-        let mut powers = Self::none(grant.limits);
-        powers.grant_file.clone_from(&grant.file);
+        let mut powers = Self {
+            grant_file: grant.file.clone(),
+            kv: KvPower::granted(grant.kv),
+            wasi: WasiPower::granted(grant.wasi),
+            ..Self::none(grant.limits)
+        };
         for (name, granted) in &grant.sql {
             let connection =
                 connections.get(&granted.target).ok_or_else(|| ConfigError::Invalid {
@@ -151,12 +174,32 @@ impl Powers {
                 power.ask(arguments, stdin_scripts);
                 if *required { self.check_program(command, reason) } else { Ok(()) }
             }
-            Need::Kv { required: true, .. } => Err(PowersError::Missing(
-                "it cannot work without durable state, and that is not served yet".into(),
-                "use a hook that works without it".into(),
-            )),
-            Need::Kv { .. } | Need::Other { .. } => Ok(()),
+            Need::Kv { .. } => self.kv.ask(need, &self.grant_file.display().to_string()),
+            Need::Wasi { imports } => {
+                self.wasi.ask(imports, &self.grant_file.display().to_string())
+            }
+            Need::Other { .. } => Ok(()),
         }
+    }
+
+    /// The same, in this installation.
+    pub(crate) fn at(self, paths: &Paths) -> Self {
+        Self { paths: paths.clone(), ..self }
+    }
+
+    /// The installation.
+    pub(crate) fn paths(&self) -> &Paths {
+        &self.paths
+    }
+
+    /// How many bytes of durable state both sides agree on.
+    pub(crate) fn kv_quota(&self) -> Result<usize, Denial> {
+        self.kv.quota(&self.grant_file.display().to_string())
+    }
+
+    /// True if the component imports the minimal WASI, and the operator grants it.
+    pub(crate) fn wasi(&self) -> bool {
+        self.wasi.is_agreed()
     }
 
     /// The names of the connections that hook and operator agree on.

@@ -1,10 +1,13 @@
 //! A grant file to start from, written from what a component asks for.
 
+use serde_json::Value;
+
 use super::process::{ProgramAsk, find_program, grant_section};
 use super::statement::placeholders;
+use crate::config::grants::{Limits, MOST_KV_BYTES};
 use crate::hook::description::{Description, Need};
 use crate::hook::digest::Digest;
-use crate::hook::text::is_hidden;
+use crate::hook::text::{clean, is_hidden};
 
 /// A ready grant file for a component: everything that it asks for, each with its reason, for the
 /// operator to read and to shorten. `targets` says for names that the component asks for which
@@ -22,21 +25,105 @@ pub fn grant_template(
     text.push_str(&format!("module = {}\n", quoted(&digest.to_string())));
     text.push_str("on-failure = \"abort\"          # abort | lower | skip\n");
     text.push_str("after = []                    # hooks that must be quiesced first\n");
+    text.extend(description.needs.iter().filter_map(wasi));
     text.push_str("\n[settings]\n");
-    for need in &description.needs {
+    text.push_str(&settings(&description.settings_schema));
+    let (kv, others): (Vec<_>, Vec<_>) =
+        description.needs.iter().partition(|need| matches!(need, Need::Kv { .. }));
+    for section in others.into_iter().filter_map(|need| section(need, targets)) {
         text.push('\n');
-        text.push_str(&section(need, targets));
+        text.push_str(&section);
     }
+    text.push_str(&kv_section(&kv));
+    text.push_str(&limits());
     text
 }
 
-fn section(need: &Need, targets: &[(String, String)]) -> String {
-    match need {
+/// Not in a section: it belongs to the top of the file.
+fn wasi(need: &Need) -> Option<String> {
+    let Need::Wasi { imports } = need else { return None };
+    Some(format!(
+        "# it imports {} (required): this grants clocks, random numbers, output into\n# the log, exit; no files, no sockets\nwasi = \"minimal\"\n",
+        imports.join(", ")
+    ))
+}
+
+/// What there is to set, with its defaults, each as a comment.
+fn settings(schema: &str) -> String {
+    let schema: Value = serde_json::from_str(schema).unwrap_or_default();
+    let properties = schema.get("properties").and_then(Value::as_object);
+    let lines = properties.into_iter().flatten().map(|(key, property)| {
+        let default = property.get("default").and_then(|value| toml::Value::try_from(value).ok());
+        let default = default.map_or_else(|| "…".into(), |value| value.to_string());
+        let what = property.get("description").and_then(Value::as_str).unwrap_or_default();
+        let line = format!("{} = {}", bare_or_quoted(key), clean(&default, 200));
+        let what = clean(what, 200);
+        if what.is_empty() { format!("# {line}\n") } else { format!("# {line:<38} # {what}\n") }
+    });
+    lines.collect()
+}
+
+fn kv_section(needs: &[&Need]) -> String {
+    let most = needs.iter().map(|need| match need {
+        Need::Kv { bytes, .. } => *bytes,
+        _ => 0,
+    });
+    let Some(bytes) = most.max() else { return String::new() };
+    let mut text = String::from("\n");
+    for need in needs {
+        if let Need::Kv { reason, required, .. } = need {
+            text.push_str(&comment(&format!("{reason} ({})", must(*required))));
+        }
+    }
+    let bytes = bytes.clamp(1, MOST_KV_BYTES);
+    text.push_str(&format!(
+        "[kv]\nbytes = {bytes:<21} # durable state: keys and values together\n"
+    ));
+    text
+}
+
+/// Every limit, with its default.
+fn limits() -> String {
+    let Limits {
+        memory_bytes,
+        cpu_time,
+        calls,
+        rows,
+        answer_bytes,
+        connections,
+        statements,
+        log_bytes,
+    } = Limits::default();
+    let lines = [
+        (format!("memory-bytes = {memory_bytes}"), "of its instance"),
+        (format!("cpu-time = \"{}s\"", cpu_time.as_secs()), "processor time in one phase"),
+        (format!("calls = {calls}"), "calls of the host in one phase"),
+        (format!("rows = {rows}"), "of one answer"),
+        (format!("answer-bytes = {answer_bytes}"), "of one answer"),
+        (format!("connections = {connections}"), "open at the same time"),
+        (format!("statements = {statements}"), "in one run"),
+        (format!("log-bytes = {log_bytes}"), "kept in memory"),
+    ];
+    let lines = lines.map(|(line, what)| format!("# {line:<27} # {what}\n"));
+    format!("\n# [limits]                    # these are the defaults\n{}", lines.concat())
+}
+
+fn must(required: bool) -> &'static str {
+    if required { "required" } else { "optional" }
+}
+
+fn bare_or_quoted(key: &str) -> String {
+    let bare = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+    if !key.is_empty() && key.chars().all(bare) { key.to_owned() } else { quoted(key) }
+}
+
+fn section(need: &Need, targets: &[(String, String)]) -> Option<String> {
+    Some(match need {
         Need::Sql { connection, engines, statements, reason, required } => {
             let servers = if engines.is_empty() { "any server".into() } else { engines.join(", ") };
             let mut text = format!(
                 "# {reason} ({servers}; {})\n[[sql]]\nconnection = {}\n",
-                if *required { "required" } else { "optional" },
+                must(*required),
                 quoted(connection)
             );
             match targets.iter().find(|(asked, _)| asked == connection) {
@@ -57,13 +144,12 @@ fn section(need: &Need, targets: &[(String, String)]) -> String {
             let ask = ProgramAsk { command, arguments, stdin, reason, required };
             grant_section(&ask, find_program(command).as_deref())
         }
-        Need::Kv { bytes, reason, .. } => {
-            comment(&format!("asks for {bytes} bytes of durable state, not served yet: {reason}"))
-        }
         Need::Other { what } => {
             comment(&format!("asks for {what}, which this version does not know"))
         }
-    }
+        // Elsewhere in the file.
+        Need::Kv { .. } | Need::Wasi { .. } => return None,
+    })
 }
 
 /// One line of `statements`. The description does not say what types parameters have; `uint`
@@ -107,7 +193,7 @@ pub(crate) fn quoted(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::config::connections::Connections;
-    use crate::config::grants::HookGrant;
+    use crate::config::grants::{HookGrant, KvGrant, Wasi};
     use crate::paths::Paths;
 
     #[test]
@@ -117,8 +203,11 @@ mod tests {
             name: "db".into(),
             version: "1.0".into(),
             summary: "locks".into(),
-            settings_schema: String::new(),
+            settings_schema:
+                r#"{"properties":{"wait":{"default":5,"description":"how\nlong"},"od d":{}}}"#
+                    .into(),
             needs: vec![
+                Need::Wasi { imports: vec!["wasi:cli/stdout@0.2.0".into()] },
                 Need::Sql {
                     connection: "main".into(),
                     engines: vec!["mysql".into(), "mariadb".into()],
@@ -127,6 +216,7 @@ mod tests {
                     required: true,
                 },
                 Need::Kv { bytes: 10, reason: "to remember".into(), required: false },
+                Need::Kv { bytes: u32::MAX, reason: "to remember all".into(), required: true },
             ],
             freeze_budget_ms: 0,
         };
@@ -146,5 +236,22 @@ mod tests {
         let granted: Vec<_> = grant.sql["main"].statements.values().collect();
         assert!(granted.iter().any(|statement| statement.text == odd));
         assert!(granted.iter().any(|statement| statement.params.len() == 1));
+        assert_eq!(grant.kv, Some(KvGrant { bytes: MOST_KV_BYTES }));
+        assert_eq!(grant.wasi, Wasi::Minimal);
+        assert_eq!(grant.limits, Limits::default());
+        for line in [
+            "# to remember (optional)\n# to remember all (required)\n[kv]\n",
+            "# it imports wasi:cli/stdout@0.2.0 (required)",
+            "# wait = 5                               # how long\n",
+            "# \"od d\" = …\n",
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+
+        // What is commented out can be put in.
+        let limits = text.split_once("# [limits]").unwrap().1.replace("\n# ", "\n");
+        std::fs::write(&file, format!("{text}[limits]{limits}")).unwrap();
+        let grant = HookGrant::load(&file, &Connections::load(&paths).unwrap()).unwrap();
+        assert_eq!(grant.limits, Limits::default());
     }
 }

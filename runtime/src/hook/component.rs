@@ -5,6 +5,7 @@ use wasmtime::component::Component;
 
 use super::since_v0_1_0::{EXPORT, IMPORTS, VERSION};
 use super::text::{LONGEST_MESSAGE, clean, visible};
+use crate::capability::wasi;
 
 const MAGIC: &[u8] = b"\0asm";
 const CORE_MODULE: &[u8] = &[1, 0, 0, 0];
@@ -67,11 +68,22 @@ pub(super) fn imports(engine: &Engine, component: &Component) -> Vec<String> {
     component.component_type().imports(engine).map(|(name, _)| name.to_owned()).collect()
 }
 
-/// What is not ours is not there, and a hook that wants it can never run: say so now, by name.
+/// What a component imports of the minimal WASI.
+pub(crate) fn wasi_imports(engine: &Engine, component: &Component) -> Vec<String> {
+    let ty = component.component_type();
+    let imports = ty.imports(engine).map(|(name, _)| name.to_owned());
+    imports.filter(|name| wasi::is_minimal(name)).collect()
+}
+
+/// What is not ours is not there, and a hook that wants it can never run: say so now, by name. What
+/// is in the minimal WASI can be granted.
 fn check_imports(engine: &Engine, component: &Component) -> Result<(), NotAHook> {
     let ty = component.component_type();
-    let foreign: Vec<&str> =
-        ty.imports(engine).map(|(name, _)| name).filter(|name| !IMPORTS.contains(name)).collect();
+    let foreign: Vec<&str> = ty
+        .imports(engine)
+        .map(|(name, _)| name)
+        .filter(|name| !IMPORTS.contains(name) && !wasi::is_minimal(name))
+        .collect();
     let Some(first) = foreign.first() else {
         return Ok(());
     };
@@ -85,9 +97,9 @@ fn check_imports(engine: &Engine, component: &Component) -> Result<(), NotAHook>
     if foreign.iter().any(|name| name.starts_with("wasi:")) {
         return not_a_hook(
             format!(
-                "it imports {names}, and hooks get no WASI: no files, clocks, sockets, environment"
+                "it imports {names}, which no hook gets: of WASI there is only what `wasi = \"minimal\"` grants (clocks, random numbers, output, exit; no files, no sockets)"
             ),
-            "rebuild it without WASI: Python with `componentize-py … --stub-wasi`; JavaScript with `jco componentize --disable all`, or with QuickJS and `--backend-qjs-stub-wasi`; Rust for wasm32-unknown-unknown; C and Zig without stdio",
+            wasi::STUB,
         );
     }
     not_a_hook(

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::schema::SettingsSchema;
 use super::text::{clean, is_hidden, visible};
 use crate::capability::process::Arguments;
 use crate::config::grants::{is_command_name, is_hook_name};
@@ -69,6 +70,11 @@ pub enum Need {
         /// It cannot work without.
         required: bool,
     },
+    /// The minimal part of WASI. Not said by `describe`: its imports say it.
+    Wasi {
+        /// What it imports of it.
+        imports: Vec<String>,
+    },
     /// Something that this version does not know.
     Other {
         /// What it is called.
@@ -99,10 +105,8 @@ impl Description {
                 shown(&self.version)
             ));
         }
-        let schema = serde_json::from_str::<serde_json::Value>(&self.settings_schema);
-        if !self.settings_schema.is_empty() && !schema.is_ok_and(|schema| schema.is_object()) {
-            return Err("its settings schema is not a JSON object".into());
-        }
+        SettingsSchema::compile(&self.settings_schema)
+            .map_err(|why| format!("its settings schema cannot be used: {why}"))?;
         self.summary = clean(&self.summary, 200);
         for need in &mut self.needs {
             need.check()?;
@@ -159,7 +163,7 @@ impl Need {
                 let arguments = arguments.iter().flatten();
                 arguments.chain(stdin_scripts).chain([command]).collect()
             }
-            Need::Kv { .. } | Need::Other { .. } => Vec::new(),
+            Need::Kv { .. } | Need::Wasi { .. } | Need::Other { .. } => Vec::new(),
         };
         let is_odd = |text: &&String| text.chars().any(|c| is_hidden(c) && !"\n\t".contains(c));
         match texts.into_iter().find(is_odd) {
@@ -180,6 +184,7 @@ impl Need {
                 lists.chain([command.as_str(), reason]).collect()
             }
             Need::Kv { reason, .. } => vec![reason],
+            Need::Wasi { imports } => imports.iter().map(String::as_str).collect(),
             Need::Other { what } => vec![what],
         }
     }
@@ -191,6 +196,8 @@ impl Need {
                 *reason = clean(reason, 500);
             }
             Need::Other { what } => *what = clean(what, 200),
+            // Names of interfaces: ASCII, checked when the component was compiled.
+            Need::Wasi { .. } => {}
         }
     }
 }

@@ -7,13 +7,17 @@ use std::time::Duration;
 use wasmtime::component::ResourceTable;
 
 use super::cancel::CancelToken;
+use super::cpu::CpuMeter;
 use super::limiter::Limiter;
 use super::logs::{HookLogs, LogLevel, LogLine};
+use super::wasi::WasiState;
 use super::{Identity, Phase};
+use crate::capability::kv::{KvHost, KvStates};
 use crate::capability::process::{Call, Output, ProcessError, ProcessHost, ProgramRegistry};
 use crate::capability::registry::SessionRegistry;
 use crate::capability::sql::{Refusal, SqlHost};
 use crate::capability::{Denial, Powers};
+use crate::config::grants::Limits;
 use crate::time::Deadline;
 
 /// A guest that was told `timeout` by a host call has this long to unwind by itself.
@@ -21,6 +25,9 @@ const UNWIND: Duration = Duration::from_millis(200);
 
 /// Resources beyond the sessions that a guest may hold at once.
 const SPARE_RESOURCES: usize = 16;
+
+/// Streams and pollables of a guest with WASI, beyond those.
+const WASI_RESOURCES: usize = 256;
 
 /// This run, as its hooks know it.
 #[derive(Clone, Debug)]
@@ -37,6 +44,8 @@ pub struct RunContext {
     pub programs: ProgramRegistry,
     /// Everything that hooks log.
     pub logs: HookLogs,
+    /// What hooks keep from run to run.
+    pub kv: KvStates,
 }
 
 impl RunContext {
@@ -50,14 +59,10 @@ impl RunContext {
             sessions: SessionRegistry::default(),
             programs: ProgramRegistry::default(),
             logs: HookLogs::default(),
+            kv: KvStates::default(),
         }
     }
 }
-
-/// An import was called where none may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("it called `{0}` in `describe`, where no import may be called")]
-pub(crate) struct CalledInDescribe(&'static str);
 
 /// The phase that the guest is in.
 #[derive(Clone, Copy, Debug)]
@@ -76,6 +81,32 @@ impl PhaseClock {
     }
 }
 
+/// A bound of the grant that stops the guest: no answer could tell it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum LimitReached {
+    /// See [`Limits::cpu_time`].
+    #[error("it used more than {0:?} of processor time in one phase")]
+    CpuTime(Duration),
+    /// It called the host in `describe`.
+    #[error("it called the host in `describe`, where no import may be called")]
+    Describing,
+    /// See [`Limits::calls`].
+    #[error("it made more than {0} calls of the host in one phase")]
+    Calls(usize),
+}
+
+impl LimitReached {
+    /// What the operator can do next.
+    pub(crate) fn hint(self) -> String {
+        let key = match self {
+            LimitReached::Describing => return "report it to the hook's author".into(),
+            LimitReached::CpuTime(_) => "cpu-time",
+            LimitReached::Calls(_) => "calls",
+        };
+        format!("raise `{key}` under [limits] in its grant file, or report it to the hook's author")
+    }
+}
+
 /// The data of one instance's store.
 pub(crate) struct HostState {
     pub(crate) memory: Limiter,
@@ -85,7 +116,11 @@ pub(crate) struct HostState {
     pub(crate) run: RunContext,
     pub(crate) sql: SqlHost,
     process: ProcessHost,
-    log_bytes: usize,
+    pub(crate) kv: KvHost,
+    pub(super) wasi: WasiState,
+    pub(crate) cpu: CpuMeter,
+    limits: Limits,
+    calls_left: usize,
     /// What only the operator is told about the last refusal in this phase.
     hint: Option<String>,
 }
@@ -100,8 +135,10 @@ impl HostState {
         let limits = powers.limits;
         let memory = Limiter::new(limits.memory_bytes);
         let mut resources = ResourceTable::new();
-        resources.set_max_capacity(limits.connections + SPARE_RESOURCES);
+        let spare = SPARE_RESOURCES + if powers.wasi() { WASI_RESOURCES } else { 0 };
+        resources.set_max_capacity(limits.connections + spare);
         let name = identity.name.clone();
+        let kv = KvHost::new(name.clone(), Arc::clone(&powers), run.kv.clone());
         let sql = SqlHost::new(name.clone(), Arc::clone(&powers), run.sessions.clone());
         let process = ProcessHost::new(name, powers, run.programs.clone());
         Self {
@@ -112,15 +149,47 @@ impl HostState {
             run,
             sql,
             process,
-            log_bytes: limits.log_bytes,
+            kv,
+            wasi: WasiState::default(),
+            cpu: CpuMeter::default(),
+            limits,
+            calls_left: limits.calls,
             hint: None,
         }
     }
 
     /// Enters a phase.
     pub(crate) fn enter(&mut self, clock: PhaseClock) {
+        // Making the instance belongs to the phase that it was made for.
+        if clock.phase != self.clock.phase {
+            self.cpu.restart();
+            self.calls_left = self.limits.calls;
+        }
+        self.wasi.enter(clock.phase);
         self.clock = clock;
         self.hint = None;
+    }
+
+    /// Counts a call of the host: every function of the contract begins with this. None may be called
+    /// in `describe`: what a component says about itself is the same for every call and every machine.
+    pub(crate) fn count_call(&mut self) -> Result<(), LimitReached> {
+        if self.clock.phase == Phase::Describe {
+            return Err(LimitReached::Describing);
+        }
+        let left = self.calls_left.checked_sub(1);
+        self.calls_left = left.ok_or(LimitReached::Calls(self.limits.calls))?;
+        Ok(())
+    }
+
+    /// True while the guest has processor time left in this phase.
+    pub(crate) fn check_cpu_time(&self) -> Result<(), LimitReached> {
+        let most = self.limits.cpu_time;
+        if self.cpu.spent() <= most { Ok(()) } else { Err(LimitReached::CpuTime(most)) }
+    }
+
+    /// Bytes of log that are kept of this hook.
+    pub(super) fn log_bytes(&self) -> usize {
+        self.limits.log_bytes
     }
 
     /// Takes the operator's part of the last refusal.
@@ -137,16 +206,8 @@ impl HostState {
     }
 
     /// Keeps a hint for the operator.
-    pub(crate) fn hint(&mut self, hint: &str) {
-        self.hint = Some(hint.to_owned());
-    }
-
-    /// What a component says about itself must be the same for every call and every machine.
-    pub(crate) fn check_import(&self, import: &'static str) -> wasmtime::Result<()> {
-        match self.clock.phase {
-            Phase::Describe => Err(CalledInDescribe(import).into()),
-            _ => Ok(()),
-        }
+    pub(crate) fn hint(&mut self, hint: String) {
+        self.hint = Some(hint);
     }
 
     /// Runs a program, if hook and operator agree on it.
@@ -184,7 +245,7 @@ impl HostState {
             level,
             message,
         };
-        self.run.logs.push(line, fields, self.log_bytes);
+        self.run.logs.push(line, fields, self.limits.log_bytes);
     }
 
     /// Waits, at most to the end of the phase; ends early if the run is asked to stop.

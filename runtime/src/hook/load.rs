@@ -1,8 +1,11 @@
 //! From a grant to a hook that can run. Everything is checked here, before anything is touched.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
+use super::description::{Description, Need};
 use super::host::RunContext;
+use super::schema::SettingsSchema;
 use super::store::{HookStore, StoreError};
 use super::wasm::{WasmHook, describe};
 use super::{Digest, Hook, HookFailure, Identity, Provenance};
@@ -54,6 +57,16 @@ pub enum HookLoadError {
         /// The line to add.
         hint: String,
     },
+    /// Its settings do not fit what the hook says of them.
+    #[error("hook {hook}: {}", problems.join("; "))]
+    Settings {
+        /// Which.
+        hook: String,
+        /// Each with its place in the grant file.
+        problems: Vec<String>,
+        /// The grant file.
+        file: PathBuf,
+    },
     /// Its settings are wrong, or it failed while it checked them.
     #[error(transparent)]
     Invalid(#[from] HookFailure),
@@ -71,6 +84,9 @@ impl HookLoadError {
                 "do not run {digest}: a hook that changes what it says, or a record that was changed; \
                  report it to the hook's author"
             )),
+            HookLoadError::Settings { file, .. } => {
+                Some(format!("correct [settings] in {}", file.display()))
+            }
             HookLoadError::Invalid(failure) => failure.hint.clone(),
         }
     }
@@ -89,7 +105,7 @@ impl HookLoadError {
 
 impl HookStore {
     /// Makes a hook for one run from its grant: loads the image that was compiled at installation,
-    /// agrees what it may do, reads passwords, and lets it check its settings. Contacts no target
+    /// agrees what it may do, reads passwords, checks its settings, and lets it check them, too. Contacts no target
     /// and compiles nothing.
     ///
     /// # Errors
@@ -101,13 +117,8 @@ impl HookStore {
         run: &RunContext,
     ) -> Result<Box<dyn Hook>, HookLoadError> {
         let hook = || grant.name.clone();
-        let (installed, ready) = self
-            .ready(&grant.module)
-            .map_err(|source| HookLoadError::Store { hook: hook(), source })?;
-        let said = describe(self.engine(), &ready, Deadline::after(VALIDATE)).await;
-        if said.as_ref().ok() != Some(&installed.description) {
-            return Err(HookLoadError::Differs { hook: hook(), digest: installed.digest });
-        }
+        let in_store = |source| HookLoadError::Store { hook: hook(), source };
+        let (installed, component) = self.image(&grant.module).map_err(in_store)?;
         let powers = Powers::agreed(&installed.description, grant, connections).map_err(
             |error| match error {
                 PowersError::Config(source) => HookLoadError::Config { hook: hook(), source },
@@ -116,6 +127,13 @@ impl HookStore {
                 }
             },
         )?;
+        let powers = powers.at(self.paths());
+        let ready = self.ready(&installed, &component, powers.wasi()).map_err(in_store)?;
+        let said = describe(self.engine(), &ready, Deadline::after(VALIDATE)).await;
+        if !said.is_ok_and(|said| is_as_recorded(&said, &installed.description)) {
+            return Err(HookLoadError::Differs { hook: hook(), digest: installed.digest });
+        }
+        check_settings(&installed.description, grant)?;
         let identity = Identity {
             name: grant.name.clone(),
             version: installed.description.version,
@@ -133,4 +151,28 @@ impl HookStore {
         loaded.validate(Deadline::after(VALIDATE)).await?;
         Ok(Box::new(loaded))
     }
+}
+
+/// What a component says now, and what it said when it was installed; what it imports of WASI was added
+/// to that by the compiler.
+fn is_as_recorded(said: &Description, recorded: &Description) -> bool {
+    let mut recorded = recorded.clone();
+    recorded.needs.retain(|need| !matches!(need, Need::Wasi { .. }));
+    *said == recorded
+}
+
+/// Settings must fit the schema that the hook was installed with. Found before the hook is asked.
+fn check_settings(description: &Description, grant: &HookGrant) -> Result<(), HookLoadError> {
+    let wrong = |problems| HookLoadError::Settings {
+        hook: grant.name.clone(),
+        problems,
+        file: grant.file.clone(),
+    };
+    let schema = SettingsSchema::compile(&description.settings_schema).map_err(|why| {
+        wrong(vec![format!(
+            "its settings schema cannot be used: {why}; install the hook again, or report this to its author"
+        )])
+    })?;
+    let problems = schema.problems(&grant.settings, &grant.settings_at);
+    if problems.is_empty() { Ok(()) } else { Err(wrong(problems)) }
 }

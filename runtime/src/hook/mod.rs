@@ -12,14 +12,14 @@
 //! [`SessionRegistry`](crate::capability::registry::SessionRegistry) with which the host closes
 //! sessions without the guest, and the [`CancelToken`] that asks hooks to unwind.
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub mod bundle;
 pub mod cancel;
 pub(crate) mod compile;
 mod component;
+mod cpu;
 pub mod description;
 pub mod digest;
 mod engine;
@@ -28,11 +28,13 @@ mod limiter;
 mod load;
 mod logs;
 pub mod oci;
+mod schema;
 mod since_v0_1_0;
 mod store;
 pub(crate) mod text;
 mod toolchain;
 pub mod vetting;
+mod wasi;
 mod wasm;
 
 pub use cancel::{CancelSource, CancelToken};
@@ -50,7 +52,7 @@ pub use store::{
 
 use async_trait::async_trait;
 
-use crate::config::read::Location;
+use crate::config::grants::SettingPlaces;
 use crate::consistency::Level;
 use crate::manifest::MetadataEntry;
 use crate::time::Deadline;
@@ -145,6 +147,11 @@ pub trait Hook: Send + fmt::Debug {
         Provenance::default()
     }
 
+    /// Where its grants are: such a hook can be loaded again after its agent died, to finish.
+    fn grant_file(&self) -> Option<&Path> {
+        None
+    }
+
     /// Before anything is held.
     async fn prepare(&mut self, deadline: Deadline) -> Result<Prepared, HookFailure>;
 
@@ -186,6 +193,9 @@ pub enum HookFailureKind {
     Application,
     /// The hook itself failed.
     Internal,
+    /// It passed a bound of its grant that stops it (memory, processor time, calls), and its
+    /// instance is gone.
+    Limit,
     /// It trapped, and its instance is gone.
     Trapped,
     /// Its instance is gone since an earlier phase.
@@ -225,8 +235,8 @@ pub(crate) struct Identity {
     pub(crate) provenance: Provenance,
     /// Where its grants are.
     pub(crate) grant_file: PathBuf,
-    /// Where its settings are, by key.
-    pub(crate) settings_at: BTreeMap<String, Location>,
+    /// Where its settings are.
+    pub(crate) settings_at: SettingPlaces,
 }
 
 impl Identity {
@@ -238,7 +248,7 @@ impl Identity {
             digest: Digest::of(&[]),
             provenance: Provenance::default(),
             grant_file: PathBuf::new(),
-            settings_at: BTreeMap::new(),
+            settings_at: SettingPlaces::default(),
         }
     }
 }

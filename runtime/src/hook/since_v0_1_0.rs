@@ -10,7 +10,7 @@ use super::description::{Description, Need};
 use super::host::HostState;
 use super::logs::LogLevel;
 use super::{Failed, HookFailureKind, Outcome, Phase, Prepared, Quiesced};
-use crate::capability::kv as kv_power;
+use crate::capability::kv::{KvFailure, Refused};
 use crate::capability::process::{Call, Output, ProcessError};
 use crate::capability::sql::{Flavour, Refusal, SqlError, SqlSession, Value, clamp};
 use crate::consistency::Level;
@@ -36,10 +36,10 @@ mod bindings {
         world: "hook",
         imports: {
             "stillpoint:hook/sql": async | trappable,
+            "stillpoint:hook/process": async | trappable,
+            "stillpoint:hook/kv": async | trappable,
             "stillpoint:hook/run.sleep": async | trappable,
-            "stillpoint:hook/run": trappable,
-            "stillpoint:hook/log": trappable,
-            "stillpoint:hook/process": async,
+            default: trappable,
         },
         exports: { default: async },
         with: { "stillpoint:hook/sql.connection": crate::capability::sql::SqlSession },
@@ -60,10 +60,17 @@ pub(super) struct Instance(bindings::Hook);
 pub(super) type Called<T> = wasmtime::Result<Result<T, Failed>>;
 
 impl Ready {
-    /// Resolves a component's imports. Nothing of WASI is there to be found.
-    pub(super) fn new(engine: &Engine, component: &Component) -> wasmtime::Result<Self> {
+    /// Resolves a component's imports. Without `wasi`, nothing of WASI is there to be found.
+    pub(super) fn new(
+        engine: &Engine,
+        component: &Component,
+        wasi: bool,
+    ) -> wasmtime::Result<Self> {
         let mut linker = Linker::new(engine);
         bindings::Hook::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+        if wasi {
+            super::wasi::add_to_linker(&mut linker)?;
+        }
         Ok(Self(bindings::HookPre::new(linker.instantiate_pre(component)?)?))
     }
 
@@ -137,7 +144,7 @@ impl sql::Host for HostState {
         &mut self,
         name: String,
     ) -> wasmtime::Result<Result<Resource<SqlSession>, sql::Error>> {
-        self.check_import("sql.open")?;
+        self.count_call()?;
         let opened = match self.check_phase("nothing may be contacted") {
             Ok(()) => self.sql.open(&name, self.clock.deadline).await,
             Err(denial) => Err(denial.into()),
@@ -149,13 +156,14 @@ impl sql::Host for HostState {
     }
 
     async fn granted(&mut self) -> wasmtime::Result<Vec<String>> {
-        self.check_import("sql.granted")?;
+        self.count_call()?;
         Ok(self.sql.granted())
     }
 }
 
 impl sql::HostConnection for HostState {
     async fn info(&mut self, session: Resource<SqlSession>) -> wasmtime::Result<sql::ServerInfo> {
+        self.count_call()?;
         let info = self.resources.get(&session)?.info();
         let engine = match info.flavour {
             Flavour::Mysql => sql::Engine::Mysql,
@@ -190,10 +198,12 @@ impl sql::HostConnection for HostState {
         &mut self,
         session: Resource<SqlSession>,
     ) -> wasmtime::Result<Result<String, sql::Error>> {
+        self.count_call()?;
         Ok(Ok(self.resources.get(&session)?.id().to_string()))
     }
 
     async fn is_alive(&mut self, session: Resource<SqlSession>) -> wasmtime::Result<bool> {
+        self.count_call()?;
         let session = self.resources.get(&session)?.clone();
         Ok(session.is_alive(self.clock.deadline).await)
     }
@@ -212,6 +222,7 @@ impl HostState {
         params: Vec<sql::Value>,
         timeout: Option<u64>,
     ) -> wasmtime::Result<Result<crate::capability::sql::Answer, SqlError>> {
+        self.count_call()?;
         let session = self.resources.get(session)?.clone();
         let deadline = clamp(timeout.map(Duration::from_nanos), self.clock.deadline);
         let params = params.into_iter().map(Value::from).collect();
@@ -227,33 +238,69 @@ impl process::Host for HostState {
         arguments: Vec<String>,
         stdin: Option<Vec<u8>>,
         timeout: Option<u64>,
-    ) -> Result<process::Output, process::Error> {
+    ) -> wasmtime::Result<Result<process::Output, process::Error>> {
+        self.count_call()?;
         let (stdin, timeout) = (stdin.unwrap_or_default(), timeout.map(Duration::from_nanos));
         let call = Call { command, arguments, stdin, timeout };
-        Ok(self.run_program(call).await?.into())
+        Ok(self.run_program(call).await.map(Into::into).map_err(Into::into))
     }
 }
 
 impl kv::Host for HostState {
-    fn get(&mut self, _key: String) -> Result<Option<Vec<u8>>, kv::Error> {
-        self.hint(kv_power::DENIED);
-        Err(kv::Error::Denied)
+    async fn get(&mut self, key: String) -> wasmtime::Result<Result<Option<Vec<u8>>, kv::Error>> {
+        self.count_call()?;
+        let got = match self.check_phase("no state may be read or kept") {
+            Ok(()) => self.kv.get(&key, self.clock.deadline).await,
+            Err(denial) => Err(denial.into()),
+        };
+        Ok(got.map_err(|refused| self.refused(refused)))
     }
 
-    fn set(&mut self, _key: String, _value: Vec<u8>) -> Result<(), kv::Error> {
-        self.hint(kv_power::DENIED);
-        Err(kv::Error::Denied)
+    async fn set(
+        &mut self,
+        key: String,
+        value: Vec<u8>,
+    ) -> wasmtime::Result<Result<(), kv::Error>> {
+        self.count_call()?;
+        self.change(&key, Some(value)).await
     }
 
-    fn delete(&mut self, _key: String) -> Result<(), kv::Error> {
-        self.hint(kv_power::DENIED);
-        Err(kv::Error::Denied)
+    async fn delete(&mut self, key: String) -> wasmtime::Result<Result<(), kv::Error>> {
+        self.count_call()?;
+        self.change(&key, None).await
+    }
+}
+
+impl HostState {
+    async fn change(
+        &mut self,
+        key: &str,
+        value: Option<Vec<u8>>,
+    ) -> wasmtime::Result<Result<(), kv::Error>> {
+        let changed = match self.check_phase("no state may be read or kept") {
+            Ok(()) => self.kv.set(key, value, self.clock.deadline).await,
+            Err(denial) => Err(denial.into()),
+        };
+        Ok(changed.map_err(|refused| self.refused(refused)))
+    }
+
+    /// Keeps what is for the operator; gives what is for the guest.
+    fn refused(&mut self, Refused { failure, hint }: Refused) -> kv::Error {
+        if let Some(hint) = hint {
+            self.hint(hint);
+        }
+        match failure {
+            KvFailure::Denied => kv::Error::Denied,
+            KvFailure::TooLarge => kv::Error::TooLarge,
+            KvFailure::Io(what) => kv::Error::Io(what),
+            KvFailure::BadKey(what) => kv::Error::Other(what),
+        }
     }
 }
 
 impl run::Host for HostState {
     fn get_info(&mut self) -> wasmtime::Result<run::Info> {
-        self.check_import("run.get-info")?;
+        self.count_call()?;
         Ok(run::Info {
             run_id: self.run.run_id.clone(),
             hook_name: self.identity.name.clone(),
@@ -262,7 +309,7 @@ impl run::Host for HostState {
     }
 
     fn current_phase(&mut self) -> wasmtime::Result<types::Phase> {
-        self.check_import("run.current-phase")?;
+        self.count_call()?;
         Ok(match self.clock.phase {
             Phase::Describe => types::Phase::Describe,
             Phase::Validate => types::Phase::Validate,
@@ -275,17 +322,17 @@ impl run::Host for HostState {
     }
 
     fn remaining(&mut self) -> wasmtime::Result<u64> {
-        self.check_import("run.remaining")?;
+        self.count_call()?;
         Ok(u64::try_from(self.clock.deadline.remaining().as_nanos()).unwrap_or(u64::MAX))
     }
 
     fn cancelled(&mut self) -> wasmtime::Result<bool> {
-        self.check_import("run.cancelled")?;
+        self.count_call()?;
         Ok(self.run.cancel.is_cancelled())
     }
 
     async fn sleep(&mut self, duration: u64) -> wasmtime::Result<()> {
-        self.check_import("run.sleep")?;
+        self.count_call()?;
         HostState::sleep(self, Duration::from_nanos(duration)).await;
         Ok(())
     }
@@ -298,7 +345,7 @@ impl log::Host for HostState {
         message: String,
         fields: Vec<(String, String)>,
     ) -> wasmtime::Result<()> {
-        self.check_import("log.write")?;
+        self.count_call()?;
         let level = match level {
             log::Level::Trace => LogLevel::Trace,
             log::Level::Debug => LogLevel::Debug,

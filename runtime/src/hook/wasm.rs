@@ -11,6 +11,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,10 +19,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::timeout_at;
 use wasmtime::{Engine, Store, Trap, UpdateDeadline};
+use wasmtime_wasi::I32Exit;
 
+use super::cpu::CpuMeter;
 use super::description::Description;
 use super::engine::HookEngine;
-use super::host::{HostState, PhaseClock, RunContext};
+use super::host::{HostState, LimitReached, PhaseClock, RunContext};
 use super::limiter::Exceeded;
 use super::since_v0_1_0::{Called, Instance, Ready};
 use super::text::{LONGEST_MESSAGE, clean, is_hidden, visible};
@@ -120,8 +123,9 @@ impl WasmHook {
             self.run.clone(),
             clock,
         );
+        let cpu = state.cpu.clone();
         let mut store = new_store(self.engine.engine(), state);
-        match bounded(clock, self.ready.instantiate(&mut store)).await {
+        match bounded(clock, cpu, self.ready.instantiate(&mut store)).await {
             Ok(instance) => {
                 self.live = Some(Live { store, instance });
                 Ok(())
@@ -145,7 +149,8 @@ impl WasmHook {
         };
         let clock = PhaseClock::new(phase, deadline);
         live.store.data_mut().enter(clock);
-        match bounded(clock, call(&live.instance, &mut live.store)).await {
+        let cpu = live.store.data().cpu.clone();
+        match bounded(clock, cpu, call(&live.instance, &mut live.store)).await {
             Ok(Ok(value)) => {
                 self.live = Some(live);
                 Ok(value)
@@ -205,9 +210,7 @@ impl WasmHook {
         let Failed { message, setting: Some(pointer), .. } = failed else {
             return failed.message.clone();
         };
-        let key = pointer.split('/').nth(1).unwrap_or_default();
-        let key = key.replace("~1", "/").replace("~0", "~");
-        match self.identity.settings_at.get(&key) {
+        match self.identity.settings_at.nearest(pointer) {
             Some(location) => format!("{location}: setting {pointer}: {message}"),
             None => format!("settings{pointer}: {message}"),
         }
@@ -242,6 +245,10 @@ impl Hook for WasmHook {
 
     fn provenance(&self) -> Provenance {
         self.identity.provenance.clone()
+    }
+
+    fn grant_file(&self) -> Option<&Path> {
+        Some(&self.identity.grant_file)
     }
 
     async fn prepare(&mut self, deadline: Deadline) -> Result<Prepared, HookFailure> {
@@ -331,12 +338,14 @@ pub(super) async fn describe(
     let powers = Arc::new(Powers::none(Limits::default()));
     let run = RunContext::new("", true, super::cancel::CancelToken::never());
     let clock = PhaseClock::new(Phase::Describe, deadline);
-    let mut store = new_store(engine.engine(), HostState::new(identity, powers, run, clock));
+    let state = HostState::new(identity, powers, run, clock);
+    let cpu = state.cpu.clone();
+    let mut store = new_store(engine.engine(), state);
     let described = async {
         let instance = ready.instantiate(&mut store).await?;
         instance.describe(&mut store).await
     };
-    let description = bounded(clock, described)
+    let description = bounded(clock, cpu, described)
         .await
         .map_err(|stopped| (clean(&stopped.message, LONGEST_MESSAGE), stopped.hint))?;
     description.checked().map_err(|why| (clean(&visible(&why), LONGEST_MESSAGE), None))
@@ -347,8 +356,9 @@ fn new_store(engine: &Engine, state: HostState) -> Store<HostState> {
     store.limiter(|state| &mut state.memory);
     store.set_hostcall_fuel(HOST_CALL_BYTES);
     store.set_epoch_deadline(1);
-    // Every tick: the guest goes on, after others had the thread, or it is past its time.
+    // Every tick: the guest goes on, after others had the thread, or it is past one of its times.
     store.epoch_deadline_callback(|store| {
+        store.data().check_cpu_time()?;
         Ok(match store.data().clock.interrupt.has_passed() {
             true => UpdateDeadline::Interrupt,
             false => UpdateDeadline::Yield(1),
@@ -360,10 +370,11 @@ fn new_store(engine: &Engine, state: HostState) -> Store<HostState> {
 /// A call that comes back, whatever the guest does.
 async fn bounded<T>(
     clock: PhaseClock,
+    cpu: CpuMeter,
     call: impl Future<Output = wasmtime::Result<T>>,
 ) -> Result<T, Stopped> {
     let backstop = Deadline::after(clock.interrupt.remaining() + BACKSTOP);
-    match timeout_at(backstop.instant().into(), call).await {
+    match timeout_at(backstop.instant().into(), cpu.metered(call)).await {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(stopped_by(&error)),
         Err(_) => Err(out_of_time("it did not come back by its deadline")),
@@ -371,26 +382,37 @@ async fn bounded<T>(
 }
 
 fn stopped_by(error: &wasmtime::Error) -> Stopped {
-    match error.downcast_ref::<Trap>() {
-        Some(Trap::Interrupt) => out_of_time("it was still computing at its deadline"),
-        Some(trap) => Stopped {
-            kind: HookFailureKind::Trapped,
-            message: format!("it trapped: {trap}"),
-            hint: None,
-        },
-        None if error.is::<Exceeded>() => Stopped {
-            kind: HookFailureKind::Trapped,
-            message: error.downcast_ref::<Exceeded>().map(ToString::to_string).unwrap_or_default(),
-            hint: Some(
-                "raise `memory-bytes` under [limits] in its grant file, or report it to the hook's author"
-                    .into(),
-            ),
-        },
-        None => Stopped {
-            kind: HookFailureKind::Trapped,
-            message: format!("it was stopped: {}", error.root_cause()),
-            hint: None,
-        },
+    if let Some(limit) = error.downcast_ref::<LimitReached>() {
+        return at_its_limit(limit.to_string(), limit.hint());
+    }
+    if let Some(trap) = error.downcast_ref::<Trap>() {
+        return match trap {
+            Trap::Interrupt => out_of_time("it was still computing at its deadline"),
+            trap => trapped(format!("it trapped: {trap}")),
+        };
+    }
+    if let Some(exit) = error.downcast_ref::<I32Exit>() {
+        return trapped(format!("it ended itself by exit({})", exit.0));
+    }
+    if let Some(exceeded) = error.downcast_ref::<Exceeded>() {
+        return at_its_limit(
+            exceeded.to_string(),
+            "raise `memory-bytes` under [limits] in its grant file, or report it to the hook's author"
+                .into(),
+        );
+    }
+    trapped(format!("it was stopped: {}", error.root_cause()))
+}
+
+fn trapped(message: String) -> Stopped {
+    Stopped { kind: HookFailureKind::Trapped, message, hint: None }
+}
+
+fn at_its_limit(what: String, hint: String) -> Stopped {
+    Stopped {
+        kind: HookFailureKind::Limit,
+        message: format!("{what}; its instance was stopped and its sessions were closed"),
+        hint: Some(hint),
     }
 }
 

@@ -75,6 +75,9 @@ fn asked(need: &Need) -> String {
         Need::Kv { bytes, reason, required } => {
             format!("  {bytes} bytes of durable state ({}): {reason}\n", must(required))
         }
+        Need::Wasi { imports } => {
+            format!("  wasi = \"minimal\" (required): it imports {}\n", imports.join(", "))
+        }
         Need::Other { what } => format!("  {what}\n"),
     }
 }

@@ -5,6 +5,7 @@ mod order;
 mod program;
 mod settings;
 mod sql;
+mod state;
 #[cfg(test)]
 mod tests;
 
@@ -16,17 +17,22 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::connections::Connections;
-use super::read::{ConfigError, Document, Location};
+use super::read::{ConfigError, Document};
 use crate::hook::digest::Digest;
 use crate::paths::Paths;
 
 pub use limits::Limits;
 pub(crate) use program::is_command_name;
 pub use program::{Account, DEFAULT_USER, LONGEST_STDIN, ProgramGrant, ProgramLimits};
+pub use settings::SettingPlaces;
+pub(crate) use settings::escaped;
 pub use sql::SqlGrant;
+pub use state::{KvGrant, MOST_KV_BYTES};
 
+use limits::RawLimits;
 use program::RawProgramGrant;
 use sql::RawSqlGrant;
+use state::RawKvGrant;
 
 /// What the operator says about one hook. The file's name is the hook's name.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,12 +49,16 @@ pub struct HookGrant {
     pub after: Vec<String>,
     /// Given to the hook as JSON.
     pub settings: serde_json::Value,
-    /// Where each setting is, by its key.
-    pub settings_at: BTreeMap<String, Location>,
+    /// Where each setting is.
+    pub settings_at: SettingPlaces,
     /// Granted connections, by the name that the hook asks for.
     pub sql: BTreeMap<String, SqlGrant>,
     /// Granted programs, by the name that the hook asks for.
     pub programs: BTreeMap<String, ProgramGrant>,
+    /// Durable state, if it is granted.
+    pub kv: Option<KvGrant>,
+    /// What of WASI is linked.
+    pub wasi: Wasi,
     /// Bounds.
     pub limits: Limits,
 }
@@ -64,6 +74,18 @@ pub enum OnFailure {
     Lower,
     /// As if the hook were not there, if its application is not there; any other failure aborts.
     Skip,
+}
+
+/// What of WASI a hook gets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Wasi {
+    /// Nothing: a component that imports it cannot run.
+    #[default]
+    None,
+    /// Clocks, random numbers, standard output and error into the hook's log, an empty environment,
+    /// exit. No files, no sockets.
+    Minimal,
 }
 
 /// Reads every grant file, and checks each against the connections and the others.
@@ -148,14 +170,8 @@ impl HookGrant {
                 ));
             }
         }
-        limits::check(&raw.limits, document)?;
-        let settings_at = raw
-            .settings
-            .keys()
-            .map(|key| (key.get_ref().clone(), document.location(&key.span())))
-            .collect();
         let settings = raw.settings.into_iter();
-        let settings = settings.map(|(key, value)| (key.into_inner(), settings::as_json(value)));
+        let settings = settings.map(|(key, value)| (key, settings::as_json(value)));
         let grant = Self {
             name,
             file: document.path().to_owned(),
@@ -163,10 +179,12 @@ impl HookGrant {
             on_failure: raw.on_failure,
             after: raw.after.iter().map(|name| name.get_ref().clone()).collect(),
             settings: settings.collect(),
-            settings_at,
+            settings_at: SettingPlaces::of(document),
             sql,
             programs,
-            limits: raw.limits.into_inner(),
+            kv: raw.kv.map(|kv| kv.validated(document)).transpose()?,
+            wasi: raw.wasi,
+            limits: raw.limits.validated(document)?,
         };
         Ok((grant, raw.after))
     }
@@ -200,11 +218,14 @@ struct RawGrant {
     #[serde(default)]
     after: Vec<Spanned<String>>,
     #[serde(default)]
-    settings: BTreeMap<Spanned<String>, toml::Value>,
+    settings: BTreeMap<String, toml::Value>,
     #[serde(default)]
     sql: Vec<RawSqlGrant>,
     #[serde(default)]
     program: Vec<RawProgramGrant>,
-    #[serde(default = "limits::none_said")]
-    limits: Spanned<Limits>,
+    kv: Option<RawKvGrant>,
+    #[serde(default)]
+    wasi: Wasi,
+    #[serde(default)]
+    limits: RawLimits,
 }

@@ -105,3 +105,87 @@ fn hooks_that_wait_for_each_other_or_for_nobody_are_refused() {
     .unwrap_err();
     assert!(circle.to_string().contains("hooks wait for each other: a, b"), "{circle}");
 }
+
+#[test]
+fn every_limit_is_read_and_one_out_of_its_range_is_named_with_its_place() {
+    let all = "module = \"DIGEST\"\n[limits]\nmemory-bytes = 1\ncpu-time = \"1ms\"\ncalls = 2\nrows = 3\nanswer-bytes = 4\nconnections = 5\nstatements = 6\nlog-bytes = 0\n";
+    let limits = Limits {
+        memory_bytes: 1,
+        cpu_time: std::time::Duration::from_millis(1),
+        calls: 2,
+        rows: 3,
+        answer_bytes: 4,
+        connections: 5,
+        statements: 6,
+        log_bytes: 0,
+    };
+    assert_eq!(loaded(&[("db", all)]).unwrap()[0].limits, limits);
+
+    for (line, said) in [
+        ("memory-bytes = 0", "db.toml:4:16: `memory-bytes = 0` is not from 1 to 1073741824"),
+        ("memory-bytes = 1073741825", "`memory-bytes = 1073741825` is not from"),
+        ("cpu-time = \"0s\"", "db.toml:4:12: `cpu-time`: `0s` is not longer than zero"),
+        ("cpu-time = \"999us\"", "`cpu-time`: `999us` is not from 1ms to 10m"),
+        ("cpu-time = \"601s\"", "`cpu-time`: `601s` is not from 1ms to 10m"),
+        ("cpu-time = \"fast\"", "`cpu-time`: `fast` is not a duration"),
+        ("cpu-time = 5", "db.toml:4:12: invalid type: integer `5`, expected a string"),
+        ("calls = 0", "`calls = 0` is not from 1 to 10000000"),
+        ("rows = -1", "db.toml:4:8: `rows = -1` is not from 1 to 1000000"),
+        ("rows = 1000001", "`rows = 1000001` is not from"),
+        ("answer-bytes = 67108865", "`answer-bytes = 67108865` is not from 1 to 67108864"),
+        ("connections = 65", "`connections = 65` is not from 1 to 64"),
+        ("statements = 0", "`statements = 0` is not from 1 to 10000000"),
+        ("log-bytes = 16777217", "`log-bytes = 16777217` is not from 0 to 16777216"),
+        ("log-bytes = 1.5", "db.toml:4:13: invalid type: floating point `1.5`"),
+        ("memory = 1", "db.toml:4:1: unknown field `memory`"),
+    ] {
+        let error = refusal(&format!("module = \"DIGEST\"\n\n[limits]\n{line}\n"));
+        assert!(error.contains(said), "{line}: {error}");
+    }
+}
+
+#[test]
+fn state_and_wasi_are_nothing_unless_granted() {
+    let grant = |text: &str| loaded(&[("db", text)]).map(|mut grants| grants.remove(0));
+    let nothing = grant("module = \"DIGEST\"\n").unwrap();
+    assert_eq!((nothing.kv, nothing.wasi), (None, Wasi::None));
+    let both = grant("module = \"DIGEST\"\nwasi = \"minimal\"\n[kv]\nbytes = 4096\n").unwrap();
+    assert_eq!((both.kv, both.wasi), (Some(KvGrant { bytes: 4096 }), Wasi::Minimal));
+    for (line, said) in [
+        ("wasi = \"full\"", "db.toml:2:8: unknown variant `full`, expected `none` or `minimal`"),
+        ("wasi = true", "db.toml:2:8: "),
+        ("[kv]\nbytes = 0", "db.toml:3:9: `bytes = 0` is not from 1 to 1048576"),
+        ("[kv]\nbytes = 1048577", "`bytes = 1048577` is not from"),
+        ("[kv]\nbytes = -1", "`bytes = -1` is not from"),
+        ("[kv]\nbyte = 1", "db.toml:3:1: unknown field `byte`"),
+        ("[kv]\n", "missing field `bytes`"),
+    ] {
+        let error = refusal(&format!("module = \"DIGEST\"\n{line}\n"));
+        assert!(error.contains(said), "{line}: {error}");
+    }
+}
+
+#[test]
+fn the_place_of_every_setting_is_known_by_its_pointer() {
+    let text = "module = \"DIGEST\"\n[settings]\nwait = 5\n\"a/b~c\" = 1\nlist = [\n  1,\n  { deep = 2 },\n]\n[settings.more]\nkey = 1\n[limits]\nrows = 1\n";
+    let grants = loaded(&[("db", text)]).unwrap();
+    let place = |pointer: &str| {
+        let place = grants[0].settings_at.nearest(pointer).unwrap();
+        (place.line, place.column)
+    };
+    for (pointer, at) in [
+        ("/wait", (3, 1)),
+        ("/a~1b~0c", (4, 1)),
+        ("/list", (5, 1)),
+        ("/list/0", (6, 3)),
+        ("/list/1/deep", (7, 5)),
+        ("/more/key", (10, 1)),
+        ("/more/missing/below", (9, 11)),
+        ("/missing", (2, 2)),
+        ("", (2, 2)),
+    ] {
+        assert_eq!(place(pointer), at, "{pointer}");
+    }
+    let none = loaded(&[("db", "module = \"DIGEST\"\n")]).unwrap();
+    assert!(none[0].settings_at.nearest("/wait").is_none());
+}

@@ -240,6 +240,7 @@ fn asked(need: &Need) -> String {
         Need::Kv { bytes, reason, required } => {
             format!("- {bytes} bytes of durable state ({}): {reason}\n", must(required))
         }
+        Need::Wasi { imports } => format!("- minimal WASI: {}\n", imports.join(", ")),
         Need::Other { what } => format!("- {what}\n"),
     }
 }

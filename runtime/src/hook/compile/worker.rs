@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::answer::{self, Answer, Facts};
 use super::confine::{Bounds, confine};
 use crate::hook::component::{self, NotAHook};
+use crate::hook::description::Need;
 use crate::hook::engine::HookEngine;
 use crate::hook::since_v0_1_0::{Ready, VERSION};
 use crate::hook::store::LONGEST_COMPONENT;
@@ -83,21 +84,26 @@ fn compile(bytes: &[u8]) -> Result<(Facts, Vec<u8>), NotAHook> {
         hint: "report this with the component".into(),
     })?;
     let component = component::compile(engine.engine(), bytes)?;
-    let ready = Ready::new(engine.engine(), &component).map_err(|error| NotAHook {
-        problem: format!("its imports or exports do not fit the contract: {error:#}"),
-        hint: format!("build it against stillpoint:hook@{VERSION}, as it is in hooks-sdk/wit"),
-    })?;
+    let wasi = component::wasi_imports(engine.engine(), &component);
+    let ready =
+        Ready::new(engine.engine(), &component, !wasi.is_empty()).map_err(|error| NotAHook {
+            problem: format!("its imports or exports do not fit the contract: {error:#}"),
+            hint: format!("build it against stillpoint:hook@{VERSION}, as it is in hooks-sdk/wit"),
+        })?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
     let runtime = runtime.map_err(|error| NotAHook {
         problem: format!("no runtime to ask it: {error}"),
         hint: "report this with the component".into(),
     })?;
-    let description = runtime
+    let mut description = runtime
         .block_on(describe(&engine, &ready, Deadline::after(DESCRIBE)))
         .map_err(|(problem, hint)| NotAHook {
             problem: format!("its `describe` failed: {problem}"),
             hint: hint.unwrap_or_else(|| "report this to the hook's author".into()),
         })?;
+    if !wasi.is_empty() {
+        description.needs.push(Need::Wasi { imports: wasi });
+    }
     let image = component.serialize().map_err(|error| NotAHook {
         problem: format!("its image cannot be made: {error:#}"),
         hint: "report this with the component".into(),

@@ -151,15 +151,28 @@ impl HookStore {
         Ok(installed)
     }
 
-    /// The component that a grant names, ready to be instantiated. Nothing is compiled.
-    pub(super) fn ready(&self, digest: &Digest) -> Result<(Installed, Ready), StoreError> {
+    /// The component that a grant names. Nothing is compiled.
+    pub(super) fn image(&self, digest: &Digest) -> Result<(Installed, Component), StoreError> {
         let installed = self.find(&digest.to_string())?;
         self.check_revocation(&installed)?;
         self.check_component(&installed)?;
         let component = self.load_image(&installed)?;
-        let ready = Ready::new(self.engine.engine(), &component)
-            .map_err(|error| self.no_image(&installed, format!("{error:#}")))?;
-        Ok((installed, ready))
+        Ok((installed, component))
+    }
+
+    /// Makes it ready to be instantiated; what of WASI is granted is there to be found.
+    pub(super) fn ready(
+        &self,
+        installed: &Installed,
+        component: &Component,
+        wasi: bool,
+    ) -> Result<Ready, StoreError> {
+        Ready::new(self.engine.engine(), component, wasi)
+            .map_err(|error| self.no_image(installed, format!("{error:#}")))
+    }
+
+    pub(super) fn paths(&self) -> &Paths {
+        &self.paths
     }
 
     pub(super) fn engine(&self) -> &HookEngine {
