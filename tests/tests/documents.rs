@@ -11,9 +11,11 @@ fn every_test_that_the_threat_model_names_exists() -> Result<()> {
     ensure!(named.len() > 30, "only {} tests are named", named.len());
     for (file, test) in named {
         let path = workspace().join(format!("{file}.rs"));
-        let source = std::fs::read_to_string(&path).with_context(|| format!("{file}.rs::{test}"))?;
+        let source =
+            std::fs::read_to_string(&path).with_context(|| format!("{file}.rs::{test}"))?;
         // A function, or a case of the suite that has a main of its own.
-        let exists = source.contains(&format!("fn {test}(")) || source.contains(&format!("\"{test}\""));
+        let exists =
+            source.contains(&format!("fn {test}(")) || source.contains(&format!("\"{test}\""));
         ensure!(exists, "THREAT-MODEL.md names {file}.rs::{test}, which does not exist");
     }
     Ok(())

@@ -40,7 +40,8 @@ pub fn judge(
         let regions: Vec<_> = counts.regions.iter().filter(|(span, _)| span.0 < last).collect();
         let branches: Vec<_> = counts.branches.iter().filter(|(span, _)| span.0 < last).collect();
         let reached = regions.iter().filter(|(_, count)| **count > 0).count();
-        let ways = branches.iter().map(|(_, (yes, no))| usize::from(*yes > 0) + usize::from(*no > 0));
+        let ways =
+            branches.iter().map(|(_, (yes, no))| usize::from(*yes > 0) + usize::from(*no > 0));
         let taken: usize = ways.sum();
         ensure!(!regions.is_empty(), "nothing of {file} was measured");
         let _ = writeln!(

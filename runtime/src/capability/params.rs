@@ -78,7 +78,10 @@ mod tests {
             (Type::Text, Value::Text("?".into()), Value::Other("?".into())),
         ] {
             let statement = GrantedStatement { text: "SET x = ?".into(), params: vec![granted] };
-            assert!(check_params(&statement, std::slice::from_ref(&allowed)).is_ok(), "{allowed:?}");
+            assert!(
+                check_params(&statement, std::slice::from_ref(&allowed)).is_ok(),
+                "{allowed:?}"
+            );
             let refusal = check_params(&statement, std::slice::from_ref(&denied)).unwrap_err();
             let said = refusal.error.to_string();
             assert!(said.contains(&format!("is granted as {granted}")), "{said}");
@@ -88,7 +91,8 @@ mod tests {
 
     #[test]
     fn as_many_values_as_were_granted_and_neither_more_nor_fewer() {
-        let statement = GrantedStatement { text: "SET x = ?".into(), params: vec![ParamType::Uint] };
+        let statement =
+            GrantedStatement { text: "SET x = ?".into(), params: vec![ParamType::Uint] };
         assert!(check_params(&statement, &[Value::Uint64(1)]).is_ok());
         for wrong in [&[][..], &[Value::Uint64(1), Value::Uint64(1)]] {
             let said = check_params(&statement, wrong).unwrap_err().error.to_string();

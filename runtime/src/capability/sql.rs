@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::timeout_at;
 
-use super::registry::{SessionControl, SessionRegistry};
 use super::params::check_params;
+use super::registry::{SessionControl, SessionRegistry};
 use super::statement::GrantedStatement;
 use super::{Denial, Powers, Target, mysql};
 use crate::time::Deadline;

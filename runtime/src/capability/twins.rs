@@ -117,8 +117,12 @@ fn a_server_that_the_hook_knows_is_taken_and_another_is_a_mistake_of_the_configu
     for engines in [&[][..], &["mysql"], &["postgresql", "mariadb"]] {
         assert!(powers(GRANTED, vec![sql(engines, &[], true)]).is_ok(), "{engines:?}");
     }
-    let (problem, hint) = refused(powers(GRANTED, vec![sql(&["postgresql", "oracle"], &[], false)]));
-    assert!(problem.contains("must be one of postgresql, oracle, but `main` is mysql"), "{problem}");
+    let (problem, hint) =
+        refused(powers(GRANTED, vec![sql(&["postgresql", "oracle"], &[], false)]));
+    assert!(
+        problem.contains("must be one of postgresql, oracle, but `main` is mysql"),
+        "{problem}"
+    );
     assert!(hint.contains("set `target`"), "{hint}");
 }
 

@@ -18,6 +18,7 @@ use stillpoint::exit_code::ExitCode;
 use stillpoint::output::human;
 use stillpoint::output::json::{self, FailureDocument};
 use stillpoint::paths::Paths;
+use stillpoint::provider::ProviderError;
 
 use args::{Cli, Command, Global};
 
@@ -44,6 +45,7 @@ impl CommandError {
 
 /// Parses, runs the command, prints what went wrong, and says how the process ends.
 pub fn main() -> ExitCode {
+    setup::no_core();
     let line: Vec<_> = std::env::args_os().collect();
     if let Some(call) = plugin::Call::of(&line) {
         return plugin::main(&call);
@@ -104,6 +106,11 @@ fn tell(global: &Global, error: &CommandError) -> ExitCode {
         print_error(&text);
     }
     error.exit_code
+}
+
+fn provider_error(error: ProviderError) -> CommandError {
+    let hint = error.hint.clone();
+    CommandError::new(error.exit_code, error).hint(hint)
 }
 
 /// One document on standard output.

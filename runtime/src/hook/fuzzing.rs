@@ -28,8 +28,8 @@ pub fn load(bytes: &[u8]) -> Result<(), String> {
     let words = |NotAHook { problem, hint }| format!("{problem}; {hint}");
     let component = compile(engine.engine(), bytes).map_err(words)?;
     let wasi = !wasi_imports(engine.engine(), &component).is_empty();
-    let ready =
-        Ready::new(engine.engine(), &component, wasi).map_err(|_| "it does not fit the contract")?;
+    let ready = Ready::new(engine.engine(), &component, wasi)
+        .map_err(|_| "it does not fit the contract")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| error.to_string())?;
     let described = runtime.block_on(describe(engine, &ready, Deadline::after(DESCRIBE)));

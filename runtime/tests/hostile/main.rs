@@ -80,7 +80,7 @@ async fn whole_life(bytes: &[u8]) -> Result<Played, Refused> {
 /// The guest of `tests/guests/hostile`. Built once.
 fn guest() -> &'static [u8] {
     static GUEST: OnceLock<Vec<u8>> = OnceLock::new();
-    GUEST.get_or_init(|| common::built("hostile"))
+    GUEST.get_or_init(|| common::guest("hostile"))
 }
 
 /// The guest whose `describe` does what `mode` says.
