@@ -24,6 +24,8 @@ mod cpu;
 pub mod description;
 pub mod digest;
 mod engine;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod host;
 mod limiter;
 mod load;
