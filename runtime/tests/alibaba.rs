@@ -388,7 +388,7 @@ async fn tags_tell_the_level_the_reason_the_hooks_and_what_they_saved() {
         version: Some("1.2.0".into()),
         digest: Some(format!("sha256:{}", "ab".repeat(32))),
         signed_by: None,
-        allowed_unsigned: false,
+        allowed_unsigned: None,
         level: Level::Application,
         confirmed: true,
         released: true,
