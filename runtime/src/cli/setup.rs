@@ -26,10 +26,12 @@ pub fn require_root() -> Result<(), CommandError> {
     .hint("run it with sudo".to_owned()))
 }
 
-/// This process knows passwords and keys: if it dies, no core has them, and nobody may look into it.
+/// If this process dies, no core is written: credentials are in its memory. Children that are other
+/// programs are as they would be without it.
 pub fn no_core() {
-    // Where the kernel does not have it, there is nothing better.
-    let _ = nix::sys::prctl::set_dumpable(false);
+    if let Err(error) = nix::sys::prctl::set_dumpable(false) {
+        tracing::warn!("a core of this process would be written: {error}");
+    }
 }
 
 /// The log on standard error, written by a thread of its own: a full pipe, or a terminal on a
