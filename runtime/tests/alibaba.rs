@@ -323,8 +323,18 @@ async fn a_group_or_a_member_that_fails_is_told_apart() {
     let member = |group| Outcome::FailMember { disk: "d-2".into(), group };
     assert_eq!(settle_fails_with(Outcome::Fail).await, ExitCode::GroupState);
     assert_eq!(settle_fails_with(member(GroupStatus::Failed)).await, ExitCode::MemberState);
-    assert_eq!(settle_fails_with(member(GroupStatus::Accomplished)).await, ExitCode::SnapshotState);
+    assert_eq!(settle_fails_with(member(GroupStatus::Accomplished)).await, ExitCode::MemberState);
     assert_eq!(settle_fails_with(Outcome::Vanish).await, ExitCode::GroupState);
+}
+
+#[tokio::test]
+async fn snapshots_that_may_not_be_looked_at_are_of_unknown_state() {
+    let lab = Lab::new(two_disks());
+    lab.emulator.change(|scenario| scenario.role.deny = vec!["ecs:DescribeSnapshots".into()]);
+    let mut group = lab.prepared().await;
+    group.create(window(5_000)).await.unwrap();
+    let error = group.settle(plenty()).await.unwrap_err();
+    assert_eq!(error.exit_code, ExitCode::SnapshotState, "{error}");
 }
 
 #[tokio::test]
@@ -377,6 +387,8 @@ async fn tags_tell_the_level_the_reason_the_hooks_and_what_they_saved() {
         kind: "component".into(),
         version: Some("1.2.0".into()),
         digest: Some(format!("sha256:{}", "ab".repeat(32))),
+        signed_by: None,
+        allowed_unsigned: None,
         level: Level::Application,
         confirmed: true,
         released: true,

@@ -103,7 +103,8 @@ fn not_there(place: &Place, registry: &Registry, pushed: &Published) -> Result<(
     };
     refused(&registry.reference("team/mysql:2"), &["has no team/mysql:2", "compare repository"])?;
     refused(&registry.reference("team/other:1"), &["has no team/other:1"])?;
-    let other = pushed.reference.replace(pushed.manifest(), &pushed.digest);
+    let absent = format!("sha256:{}", "0".repeat(64));
+    let other = pushed.reference.replace(pushed.manifest(), &absent);
     refused(&other, &["has no team/mysql@sha256:"])?;
     let moved = registry.reference("team/mysql:1").replace("oci://127.0.0.1", "oci://127.0.0.2");
     refused(&moved, &["127.0.0.2", "cannot be reached", "Connection refused"])?;

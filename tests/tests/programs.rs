@@ -36,8 +36,7 @@ impl Bench {
             "connections.toml",
             "[connections.main]\nengine = \"mysql\"\nsocket = \"/nowhere\"\nuser = \"root\"\n",
         )?;
-        let component = component("puppet")?;
-        stillpoint.run([Path::new("hook"), Path::new("install"), &component])?.succeeded()?;
+        stillpoint.sign_and_install(&component("puppet")?)?;
         stillpoint.run(["hook", "grant", "puppet", "--accept"])?.succeeded()?;
         let text = fs::read_to_string(stillpoint.config_file("hooks.d/puppet.toml"))?;
         let (head, tail) = text.split_once("[settings]\n").context("no [settings]")?;
@@ -45,8 +44,8 @@ impl Bench {
         Ok(Self { lab, stillpoint, grant })
     }
 
-    /// Grants the program `file`, and has the hook do this in `pre-freeze`.
-    fn script(&self, commands: &[&str], file: &Path) -> Result<()> {
+    /// Grants the program `file`, and has the hook do this in a phase.
+    fn script(&self, phase: &str, commands: &[&str], file: &Path) -> Result<()> {
         let writable = file.parent().filter(|parent| *parent != Path::new("/dev"));
         let variables = format!(
             "groups = []\nenvironment = {{ PROBE_FILE = \"{}\", PROBE_LAB = \"{}\" }}\nwritable = {:?}\n",
@@ -54,14 +53,14 @@ impl Bench {
             self.lab.directory().display(),
             writable.map(|path| path.display().to_string()).into_iter().collect::<Vec<_>>(),
         );
-        self.write_grant(commands, "groups = []\n", &variables)
+        self.write_grant(phase, commands, "groups = []\n", &variables)
     }
 
     /// Writes the grant, with one text in its sections replaced.
-    fn write_grant(&self, commands: &[&str], from: &str, to: &str) -> Result<()> {
+    fn write_grant(&self, phase: &str, commands: &[&str], from: &str, to: &str) -> Result<()> {
         let (head, tail) = &self.grant;
         ensure!(tail.contains(from), "no {from} in the template: {tail}");
-        let settings = format!("paths = []\npre-freeze = {commands:?}\n");
+        let settings = format!("paths = []\n{phase} = {commands:?}\n");
         let text = format!("{head}[settings]\n{settings}{}", tail.replacen(from, to, 1));
         self.stillpoint.write_config("hooks.d/puppet.toml", &text)
     }
@@ -117,7 +116,8 @@ fn programs_end_whatever_they_do() -> Result<()> {
     let bench = Bench::new()?;
     one_that_forks_and_ignores_signals_and_writes_to_a_frozen_file_system_and_floods(&bench)?;
     one_that_leaves_a_writer_behind_does_not_reach_into_the_window(&bench)?;
-    one_whose_agent_is_killed_is_ended_by_recover(&bench)?;
+    one_whose_agent_is_killed_ends_with_it(&bench)?;
+    one_whose_agent_is_killed_early_is_ended_by_recover(&bench)?;
     one_that_is_not_granted_stops_the_run_with_the_line_to_add(&bench)?;
     one_that_cannot_be_trusted_stops_the_run_before_anything_is_touched(&bench)?;
     bench.lab.finish()
@@ -126,7 +126,7 @@ fn programs_end_whatever_they_do() -> Result<()> {
 fn one_that_forks_and_ignores_signals_and_writes_to_a_frozen_file_system_and_floods(
     bench: &Bench,
 ) -> Result<()> {
-    bench.script(&["run perl -e @ hold"], &bench.file("other")?)?;
+    bench.script("pre-freeze", &["run perl -e @ hold"], &bench.file("other")?)?;
     // Frozen by somebody else: the program's writes do not return.
     let other = bench.lab.mount("other");
     run("fsfreeze", [Path::new("-f"), &other])?;
@@ -152,7 +152,7 @@ fn one_that_forks_and_ignores_signals_and_writes_to_a_frozen_file_system_and_flo
 
 fn one_that_leaves_a_writer_behind_does_not_reach_into_the_window(bench: &Bench) -> Result<()> {
     let file = bench.file("data")?;
-    bench.script(&["run perl -e @ leave"], &file)?;
+    bench.script("pre-freeze", &["run perl -e @ leave"], &file)?;
     let snapshot = bench.stillpoint.snapshot("left", &[])?;
     snapshot.succeeded()?;
     let manifest = snapshot.manifest()?;
@@ -163,13 +163,25 @@ fn one_that_leaves_a_writer_behind_does_not_reach_into_the_window(bench: &Bench)
     bench.stillpoint.delete(manifest.group()?)
 }
 
-fn one_whose_agent_is_killed_is_ended_by_recover(bench: &Bench) -> Result<()> {
-    bench.script(&["run perl -e @ hold"], Path::new("/dev/null"))?;
+/// In `pre-freeze` the guard is armed: it ends what the agent's programs have left.
+fn one_whose_agent_is_killed_ends_with_it(bench: &Bench) -> Result<()> {
+    bench.script("pre-freeze", &["run perl -e @ hold"], Path::new("/dev/null"))?;
     let mut agent = bench.stillpoint.start_snapshot("killed")?;
     bench.wait_for("the program did not start", |it| it.processes().len() >= 8)?;
     agent.kill()?;
     agent.wait()?;
-    // The program itself dies with its agent; what it started does not know.
+    bench.wait_for("processes outlived their agent", |it| it.processes().is_empty())?;
+    bench.still_runs()?;
+    bench.wait_for("cgroups stay behind", |it| it.cgroups().is_empty())
+}
+
+/// In `prepare` there is no guard yet: the program dies with its agent, what it started does not.
+fn one_whose_agent_is_killed_early_is_ended_by_recover(bench: &Bench) -> Result<()> {
+    bench.script("prepare", &["run perl -e @ hold"], Path::new("/dev/null"))?;
+    let mut agent = bench.stillpoint.start_snapshot("killed")?;
+    bench.wait_for("the program did not start", |it| it.processes().len() >= 8)?;
+    agent.kill()?;
+    agent.wait()?;
     bench.wait_for("the program outlived its agent", |it| it.processes().len() <= 7)?;
     ensure!(!bench.processes().is_empty(), "nothing was left: this test tests nothing");
     bench.still_runs()?;
@@ -186,7 +198,7 @@ fn one_whose_agent_is_killed_is_ended_by_recover(bench: &Bench) -> Result<()> {
 }
 
 fn one_that_is_not_granted_stops_the_run_with_the_line_to_add(bench: &Bench) -> Result<()> {
-    bench.script(&["run perl -e unlink(1)"], Path::new("/dev/null"))?;
+    bench.script("pre-freeze", &["run perl -e unlink(1)"], Path::new("/dev/null"))?;
     let run = bench.stillpoint.snapshot("denied", &[])?;
     run.exited_with(9)?;
     let text = run.error_text()?;
@@ -213,7 +225,7 @@ fn one_that_cannot_be_trusted_stops_the_run_before_anything_is_touched(
             "which is not the granted one",
         ),
     ] {
-        bench.write_grant(&["run perl -e @ status"], granted, to)?;
+        bench.write_grant("pre-freeze", &["run perl -e @ status"], granted, to)?;
         let run = bench.stillpoint.snapshot("untrusted", &[])?;
         run.exited_with(2)?;
         let text = run.error_text()?;

@@ -65,6 +65,10 @@ impl Host for Scripted {
         };
         let program = {
             let mut state = state.borrow_mut();
+            if matches!(state.phase, Phase::Describe | Phase::Validate) {
+                let text = "no program may run in this phase";
+                return Err(process::Error::Denied(text.into()));
+            }
             let words = [&[command.to_owned()], args].concat().join(" ");
             state.order.push(format!("run {words}"));
             state.programs.remove(command)

@@ -40,7 +40,7 @@ const LONGEST_NAME: usize = 64;
 const LONGEST_STATEMENT: usize = 1000;
 
 /// How many words of refused arguments are shown.
-const MOST_WORDS_SHOWN: usize = 64;
+const MOST_WORDS_SHOWN: usize = 16;
 
 /// Everything that one hook may do in one run, in one place.
 #[derive(Debug)]
@@ -384,7 +384,7 @@ fn program_section(command: &str, arguments: &str) -> String {
 }
 
 fn sql_section(connection: &str, statement: &str) -> String {
-    format!("[[sql]] connection = \"{connection}\", statements = [\"{statement}\"]")
+    format!("[[sql]] connection = {}, statements = [\"{statement}\"]", template::quoted(connection))
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use stillpoint::sequence::{self, Failure, Report, Request};
 
 use super::args::{Global, Snapshot};
 use super::progress::Printer;
-use super::{CommandError, Outcome, hooks, print, print_json, setup};
+use super::{CommandError, Outcome, hooks, print, print_error, print_json, setup};
 
 /// Takes a snapshot.
 pub fn run(global: &Global, paths: &Paths, args: &Snapshot) -> Outcome {
@@ -49,7 +49,6 @@ pub async fn request(
     request.deadlines = config.deadlines;
     request.expedite_rcu = config.snapshot.expedite_rcu;
     request.keep_warm = config.snapshot.keep_warm;
-    request.paths = paths.clone();
     request.run_dir = paths.run();
     request.scripts = hooks::script_settings(config);
     request.context = RunContext::new(request.context.run_id, false, canceller.token());
@@ -90,8 +89,7 @@ fn tell(global: &Global, result: &Result<Report, Failure>) -> ExitCode {
             if global.json {
                 print_json(&RunDocument::from(failure));
             } else {
-                use std::io::Write as _;
-                let _ = std::io::stderr().write_all(human::failure(failure).as_bytes());
+                print_error(&human::failure(failure));
             }
             failure.exit_code()
         }

@@ -36,12 +36,12 @@ use crate::time::Deadline;
 pub use arguments::Arguments;
 pub use registry::{ProgramRegistry, Unfinished};
 pub(crate) use section::argument_line;
-pub use section::{ProgramAsk, find_program, grant_section};
+pub use section::{FoundProgram, ProgramAsk, find_program, grant_section};
 
 use confine::Confinement;
 use file::ProgramFile;
 pub(crate) use power::{Missing, Part, ProgramPower};
-pub(crate) use recover::end_remains;
+pub(crate) use recover::{end_remains, kill_remains};
 use run::{End, Order};
 
 /// Programs of one hook that were killed and are not dead: beyond this, none is started. Each is a

@@ -5,6 +5,12 @@ use super::run::PURPOSE;
 use crate::cgroup;
 use crate::time::Deadline;
 
+/// Kills what programs of dead agents have left. For whoever outlives the agent, and thaws first.
+pub(crate) fn kill_remains() {
+    // Dropping a cgroup kills what is in it.
+    drop(cgroup::remains(PURPOSE));
+}
+
 /// Ends what programs of dead agents have left, and says what that was, one thing in each line.
 pub(crate) async fn end_remains(deadline: Deadline) -> Vec<String> {
     let mut lines = Vec::new();

@@ -147,9 +147,9 @@ impl Attended {
         let (tell_gone, gone) = oneshot::channel();
         thread::Builder::new().name("program".into()).spawn(move || {
             attend(&order, &control, tell_started, tell_ended);
+            drop(registered);
             // Nobody may be waiting any more.
             let _ = tell_gone.send(());
-            drop(registered);
         })?;
         Ok(Self { started, ended, gone })
     }
