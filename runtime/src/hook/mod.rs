@@ -24,6 +24,7 @@ pub mod description;
 pub mod digest;
 mod engine;
 mod host;
+pub mod inspection;
 mod load;
 mod logs;
 pub mod oci;
@@ -42,10 +43,11 @@ pub use description::{Description, Need};
 pub use digest::Digest;
 pub use engine::EngineError;
 pub use host::RunContext;
+pub use inspection::Inspection;
 pub use load::HookLoadError;
 pub use logs::{DrainedLog, HookLogs, LogLevel, LogLine};
 pub use store::{
-    DetachedSignature, HookStore, Inspection, InstallPolicy, InstallRequest, Installed, Signer,
+    DetachedSignature, HookStore, InstallPolicy, InstallRequest, Installed, Signer,
     Source, StoreError, Tool, signature_beside,
 };
 
