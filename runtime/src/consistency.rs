@@ -54,6 +54,8 @@ pub enum ReasonCode {
     NotFreezable,
     /// A file system also lies on a disk that is not in the snapshot.
     DiskExcluded,
+    /// A disk of the snapshot is no block device of this instance, as far as can be known.
+    DeviceNotFound,
     /// Freezing was switched off for this run.
     FreezeDisabled,
     /// A file system was thawed before the point in time was fixed, by the deadline.
@@ -82,6 +84,7 @@ impl ReasonCode {
             ReasonCode::NotConfirmed => "not-confirmed",
             ReasonCode::NotFreezable => "not-freezable",
             ReasonCode::DiskExcluded => "disk-excluded",
+            ReasonCode::DeviceNotFound => "device-not-found",
             ReasonCode::FreezeDisabled => "freeze-disabled",
             ReasonCode::DeadlinePassed => "deadline-passed",
             ReasonCode::ThawedByOther => "thawed-by-other",

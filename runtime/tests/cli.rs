@@ -4,7 +4,7 @@
 
 use std::process::{Command, Output};
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 14] = [
     "snapshot",
     "plan",
     "status",
@@ -16,6 +16,7 @@ const COMMANDS: [&str; 13] = [
     "detach",
     "delete",
     "hook",
+    "plugin",
     "completions",
     "man",
 ];

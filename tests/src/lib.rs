@@ -11,9 +11,13 @@
 //! | [`journal`] | whether a copied file system would replay its journal |
 //! | [`file_writers`] | one writer per file system, to see a freeze as users do |
 //! | [`stillpoint`] | the program under test, as its users run it |
+//! | [`plugin_manager`] | how Cloud Assistant's manager splits, installs and runs |
+//! | [`plugin`] | the plug-in of Cloud Assistant, as its users run it |
+//! | [`publisher`] | who signs hooks with minisign, and pushes them |
 //! | [`registry`] | an OCI registry, with TLS and a login where wanted |
 //! | [`leftovers`] | what is still there when everything should be gone |
 //! | [`cloud`] | the ECS emulator, with the lab's loop devices as disks |
+//! | [`cloud_rig`] | a lab in that cloud, and what must not be seen of it |
 //! | [`by_hand`] | the snapshot that a shell takes |
 //! | [`rig`] | all of it put together for the main job |
 //! | [`stats`] | medians and their like |
@@ -25,6 +29,7 @@
 
 pub mod by_hand;
 pub mod cloud;
+pub mod cloud_rig;
 pub mod command;
 pub mod file_writers;
 pub mod journal;
@@ -32,6 +37,9 @@ pub mod lab;
 pub mod leftovers;
 pub mod mariadb;
 pub mod oracle;
+pub mod plugin;
+pub mod plugin_manager;
+pub mod publisher;
 pub mod registry;
 pub mod rig;
 pub mod stats;

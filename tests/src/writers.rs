@@ -93,6 +93,13 @@ impl History {
         self.commits.iter().flatten().filter(overlaps).map(|commit| commit.duration()).collect()
     }
 
+    /// How long each client's longest commit took.
+    #[must_use]
+    pub fn longest(&self) -> Vec<Duration> {
+        let of = |commits: &Vec<Commit>| commits.iter().map(|commit| commit.duration()).max();
+        self.commits.iter().map(|commits| of(commits).unwrap_or_default()).collect()
+    }
+
     /// Per client: how long after `moment` the first commit was acknowledged that was begun after
     /// it; `None` if there is none.
     #[must_use]

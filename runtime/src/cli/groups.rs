@@ -3,19 +3,13 @@
 use stillpoint::exit_code::ExitCode;
 use stillpoint::output::human;
 use stillpoint::paths::Paths;
-use stillpoint::provider::ProviderError;
 
 use super::args::Global;
-use super::{CommandError, Outcome, print, print_json, setup};
-
-fn provider_error(error: ProviderError) -> CommandError {
-    let hint = error.hint.clone();
-    CommandError::new(error.exit_code, error).hint(hint)
-}
+use super::{CommandError, Outcome, print, print_json, provider_error, setup};
 
 /// The snapshots there are.
 pub fn list(global: &Global, paths: &Paths) -> Outcome {
-    let provider = setup::provider(&setup::config(paths)?);
+    let provider = setup::provider(&setup::config(paths)?, paths)?;
     let groups = setup::block_on(async { provider.list().await })?.map_err(provider_error)?;
     if global.json {
         print_json(&groups);
@@ -32,7 +26,7 @@ pub fn list(global: &Global, paths: &Paths) -> Outcome {
 
 /// The manifest of one of them.
 pub fn show(global: &Global, paths: &Paths, id: &str) -> Outcome {
-    let provider = setup::provider(&setup::config(paths)?);
+    let provider = setup::provider(&setup::config(paths)?, paths)?;
     let groups = setup::block_on(async { provider.list().await })?.map_err(provider_error)?;
     let Some(group) = groups.into_iter().find(|group| group.id == id) else {
         let error = anyhow::anyhow!("there is no snapshot {id}");
@@ -54,7 +48,7 @@ pub fn show(global: &Global, paths: &Paths, id: &str) -> Outcome {
 
 /// Attaches a writable copy of each member.
 pub fn restore(global: &Global, paths: &Paths, id: &str) -> Outcome {
-    let provider = setup::provider(&setup::config(paths)?);
+    let provider = setup::provider(&setup::config(paths)?, paths)?;
     let copies =
         setup::block_on(async { provider.attach_copy(id).await })?.map_err(provider_error)?;
     if global.json {
@@ -73,14 +67,14 @@ pub fn restore(global: &Global, paths: &Paths, id: &str) -> Outcome {
 
 /// Detaches the copies of a group and deletes them.
 pub fn detach(global: &Global, paths: &Paths, id: &str) -> Outcome {
-    let provider = setup::provider(&setup::config(paths)?);
+    let provider = setup::provider(&setup::config(paths)?, paths)?;
     setup::block_on(async { provider.detach_copy(id).await })?.map_err(provider_error)?;
     done(global, &format!("the copies of {id} are detached and deleted"))
 }
 
 /// Deletes a group with all its members.
 pub fn delete(global: &Global, paths: &Paths, id: &str) -> Outcome {
-    let provider = setup::provider(&setup::config(paths)?);
+    let provider = setup::provider(&setup::config(paths)?, paths)?;
     setup::block_on(async { provider.delete(id).await })?.map_err(provider_error)?;
     done(global, &format!("{id} is deleted"))
 }

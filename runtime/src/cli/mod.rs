@@ -17,6 +17,7 @@ use clap::Parser;
 use stillpoint::exit_code::ExitCode;
 use stillpoint::output::{human, json::FailureDocument};
 use stillpoint::paths::Paths;
+use stillpoint::provider::ProviderError;
 
 use args::{Cli, Command, Global};
 
@@ -43,6 +44,7 @@ impl CommandError {
 
 /// Parses, runs the command, prints what went wrong, and says how the process ends.
 pub fn main() -> ExitCode {
+    setup::no_core();
     let line: Vec<_> = std::env::args_os().collect();
     if let Some(call) = plugin::Call::of(&line) {
         return plugin::main(&call);
@@ -103,6 +105,11 @@ fn tell(global: &Global, error: &CommandError) -> ExitCode {
         }
     }
     error.exit_code
+}
+
+fn provider_error(error: ProviderError) -> CommandError {
+    let hint = error.hint.clone();
+    CommandError::new(error.exit_code, error).hint(hint)
 }
 
 /// One document on standard output.

@@ -15,7 +15,7 @@ use super::{CommandError, Outcome, hooks, print, print_json, setup};
 pub fn run(global: &Global, paths: &Paths, args: &Scope) -> Outcome {
     let config = setup::config(paths)?;
     setup::block_on(async {
-        let mut request = Request::new("plan", setup::provider(&config));
+        let mut request = Request::new("plan", setup::provider(&config, paths)?);
         request.scope = setup::scope(&config, args);
         request.run_dir = paths.run();
         let loaded = hooks::load(paths, &config, &request, HookChoice::Auto).await?;

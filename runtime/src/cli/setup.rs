@@ -8,10 +8,11 @@ use stillpoint::paths::Paths;
 use stillpoint::plan::Scope;
 use stillpoint::plugin::log_file::LogFile;
 use stillpoint::provider::Provider;
+use stillpoint::provider::alibaba::AlibabaProvider;
 use stillpoint::provider::reflink::{ReflinkConfig, ReflinkProvider};
 
 use super::args;
-use super::{CommandError, Outcome};
+use super::{CommandError, Outcome, provider_error};
 
 /// Freezing, and everything around it, needs root; saying so at once is better than failing late.
 pub fn require_root() -> Result<(), CommandError> {
@@ -23,6 +24,14 @@ pub fn require_root() -> Result<(), CommandError> {
         anyhow::anyhow!("stillpoint must run as root: it freezes file systems"),
     )
     .hint("run it with sudo".to_owned()))
+}
+
+/// If this process dies, no core is written: credentials are in its memory. Children that are other
+/// programs are as they would be without it.
+pub fn no_core() {
+    if let Err(error) = nix::sys::prctl::set_dumpable(false) {
+        tracing::warn!("a core of this process would be written: {error}");
+    }
 }
 
 /// The log on standard error, written by a thread of its own: a full pipe, or a terminal on a
@@ -61,13 +70,17 @@ pub fn config_error(error: ConfigError) -> CommandError {
     CommandError::new(ExitCode::Parameters, error).hint(hint)
 }
 
-/// The provider that the configuration names.
-pub fn provider(config: &Config) -> Arc<dyn Provider> {
-    match config.provider.kind {
+/// The provider that the configuration names. It asks nobody yet.
+pub fn provider(config: &Config, paths: &Paths) -> Result<Arc<dyn Provider>, CommandError> {
+    Ok(match config.provider.kind {
         ProviderKind::Reflink => Arc::new(ReflinkProvider::new(ReflinkConfig {
             directory: config.provider.reflink.directory.clone(),
         })),
-    }
+        ProviderKind::Alibaba => {
+            let settings = config.provider.alibaba.settings(paths);
+            Arc::new(AlibabaProvider::new(settings).map_err(provider_error)?)
+        }
+    })
 }
 
 /// What the arguments say, else what the configuration says.

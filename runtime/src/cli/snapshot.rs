@@ -42,7 +42,7 @@ pub async fn request(
     choice: HookChoice,
 ) -> Result<Request, CommandError> {
     let canceller = Arc::new(CancelSource::new());
-    let mut request = Request::new(&args.name, setup::provider(config));
+    let mut request = Request::new(&args.name, setup::provider(config, paths)?);
     request.description.clone_from(&args.description);
     request.scope = setup::scope(config, &args.scope);
     request.require = args.require.map(Into::into).or(config.snapshot.require);

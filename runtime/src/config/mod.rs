@@ -1,6 +1,7 @@
 //! Files in `/etc/stillpoint` → validated configuration. Unknown keys are errors that name file,
 //! line and column; everything is read and checked before anything is touched.
 
+pub mod alibaba;
 pub mod connections;
 pub mod grants;
 pub mod read;
@@ -13,6 +14,7 @@ use serde::Deserialize;
 use crate::consistency::Level;
 use crate::paths::Paths;
 
+pub use alibaba::AlibabaConfig;
 pub use read::ConfigError;
 
 /// `stillpoint.toml`: provider, scope, deadlines, scripts. All of it has defaults.
@@ -37,6 +39,8 @@ pub struct ProviderConfig {
     pub kind: ProviderKind,
     /// Settings of the provider `reflink`.
     pub reflink: ReflinkConfig,
+    /// Settings of the provider `alibaba`.
+    pub alibaba: AlibabaConfig,
 }
 
 /// The providers there are.
@@ -46,6 +50,8 @@ pub enum ProviderKind {
     /// Clones of the image files under loop devices, on XFS or btrfs.
     #[default]
     Reflink,
+    /// Snapshot-consistent groups of Alibaba Cloud ECS.
+    Alibaba,
 }
 
 /// `[provider.reflink]`.

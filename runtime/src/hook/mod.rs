@@ -47,7 +47,7 @@ pub use inspection::Inspection;
 pub use load::HookLoadError;
 pub use logs::{DrainedLog, HookLogs, LogLevel, LogLine};
 pub use store::{
-    DetachedSignature, HookStore, InstallPolicy, InstallRequest, Installed, Signer,
+    DetachedSignature, HookStore, InstallPolicy, InstallRequest, Installed, Portrait, Signer,
     Source, StoreError, Tool, signature_beside,
 };
 

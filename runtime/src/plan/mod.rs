@@ -52,6 +52,19 @@ impl DevId {
         let narrow = |part: u64| u32::try_from(part).unwrap_or(u32::MAX);
         Self { major: narrow(major(device)), minor: narrow(minor(device)) }
     }
+
+    /// For a disk that is no block device of this instance: a number that no block device has, one
+    /// for each `index`.
+    #[must_use]
+    pub fn of_no_device(index: usize) -> Self {
+        Self { major: 0, minor: u32::try_from(index).unwrap_or(u32::MAX) }
+    }
+
+    /// True if a block device can have this number: their major numbers begin at 1.
+    #[must_use]
+    pub fn is_a_device(self) -> bool {
+        self.major != 0
+    }
 }
 
 impl fmt::Display for DevId {

@@ -270,6 +270,7 @@ impl Draft<'_> {
             }
         }
         self.sort_out_what_is_mounted_elsewhere()?;
+        self.name_disks_that_are_no_device();
         if !self.scope.freeze {
             self.plan.reasons.push(Reason {
                 limits_to: Level::Crash,
@@ -279,6 +280,21 @@ impl Draft<'_> {
             });
         }
         Ok(())
+    }
+
+    /// A disk of the snapshot that is no block device here: nobody can say what is on it.
+    fn name_disks_that_are_no_device(&mut self) {
+        for disk in self.selection.disks.iter().filter(|disk| !disk.device.is_a_device()) {
+            self.plan.reasons.push(Reason {
+                limits_to: Level::Crash,
+                code: ReasonCode::DeviceNotFound,
+                detail: format!(
+                    "{} is a disk of this instance, but no block device here is known to be it",
+                    disk_name(disk)
+                ),
+                disks: vec![disk.id.clone()],
+            });
+        }
     }
 
     /// A file system that only another mount namespace has mounted cannot be opened by its path

@@ -1,9 +1,10 @@
-//! What the vendor's documents say of each exit code, and when stillpoint ends with it. The table in
-//! `docs/alibaba.md` is this one; a test compares them.
+//! What the vendor's documents say of each exit code, and when stillpoint ends with it. The tables in
+//! `docs/alibaba.md` are these; a test compares them.
 
 use std::fmt::Write as _;
 
 use crate::exit_code::ExitCode;
+use crate::provider::alibaba::{BY_CODE, DEFAULTS};
 
 /// One exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +27,7 @@ pub const TABLE: [Row; 18] = [
     row(
         ExitCode::Precondition,
         "a condition is not met: disk category, snapshot name, network, operating system",
-        "the same; a hook whose data is not in the snapshot; a level that was required and is not reached",
+        "the same; a file system that somebody else has frozen; a hook whose data is not in the snapshot; a level that was required and is not reached",
     ),
     row(
         ExitCode::Parameters,
@@ -72,7 +73,7 @@ pub const TABLE: [Row; 18] = [
     row(
         ExitCode::CannotFreeze,
         "I/O operations cannot be suspended",
-        "a file system cannot be frozen, or is frozen already by somebody else",
+        "a file system cannot be frozen in time, or a guard was lost while it was",
     ),
     row(
         ExitCode::CannotThaw,
@@ -122,6 +123,19 @@ pub fn markdown() -> String {
     text
 }
 
+/// Which error of the API leads to which code, as Markdown.
+#[must_use]
+pub fn api_markdown() -> String {
+    let mut text = "| error of ECS | exit |\n|---|---|\n".to_owned();
+    for (pattern, code) in BY_CODE {
+        let _ = writeln!(text, "| `{pattern}` | {} |", *code as u8);
+    }
+    for (action, code) in DEFAULTS {
+        let _ = writeln!(text, "| any other of `{action}` | {} |", *code as u8);
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,9 +147,11 @@ mod tests {
     }
 
     #[test]
-    fn the_table_of_the_documentation_is_this_one() {
+    fn the_tables_of_the_documentation_are_these() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/alibaba.md");
         let page = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(page.contains(&markdown()), "put this into docs/alibaba.md:\n{}", markdown());
+        for table in [markdown(), api_markdown()] {
+            assert!(page.contains(&table), "put this into docs/alibaba.md:\n{table}");
+        }
     }
 }

@@ -22,7 +22,8 @@ pub mod reflink;
 pub struct Disk {
     /// The provider's own name of it: a disk id of the cloud, the image file of a loop device.
     pub id: String,
-    /// The block device in this instance (the whole disk, not a partition).
+    /// The block device in this instance (the whole disk, not a partition). Of a disk that is none
+    /// here, [`DevId::of_no_device`]: it is in the snapshot, and lowers the level.
     pub device: DevId,
     /// Its node, for people: `/dev/loop3`, `/dev/vdb`.
     pub node: PathBuf,
@@ -137,6 +138,12 @@ pub trait Provider: Send + Sync + fmt::Debug {
 /// A group that is about to be created. Exactly one request is left for the window.
 #[async_trait]
 pub trait PreparedGroup: Send + fmt::Debug {
+    /// Right before the freeze, with applications quiesced: the last moment to see that the
+    /// connection is still there. It must be quick; where there is nothing to see, it does nothing.
+    async fn about_to_freeze(&mut self, _deadline: Deadline) -> Result<(), ProviderError> {
+        Ok(())
+    }
+
     /// Creates the group. Runs while file systems are frozen: it returns as soon as the point in
     /// time is fixed, writes nothing to a frozen file system, and does nothing that could have been
     /// done before. The caller stops waiting at `deadline`.
@@ -144,6 +151,12 @@ pub trait PreparedGroup: Send + fmt::Debug {
 
     /// Waits for the members. Runs when nothing is held any more.
     async fn settle(&mut self, deadline: Deadline) -> Result<Vec<Member>, ProviderError>;
+
+    /// What [`PreparedGroup::settle`] left undone although the group can be used: told, with its
+    /// exit code, beside a snapshot that is kept.
+    fn shortfall(&mut self) -> Option<ProviderError> {
+        None
+    }
 
     /// Keeps the manifest next to the snapshot, and what fits of it as tags.
     async fn record(&mut self, manifest: &Manifest) -> Result<(), ProviderError>;

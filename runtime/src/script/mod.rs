@@ -312,7 +312,7 @@ impl Step<'_> {
         };
         let hint = match kind {
             HookFailureKind::Timeout => {
-                "make it quicker, or raise `timeout` under [scripts] in stillpoint.toml".to_owned()
+                "make it quicker, or raise `timeout` under [scripts] in stillpoint.toml (the plug-in: -ScriptTimeoutInSeconds)".to_owned()
             }
             _ => self.by_hand(),
         };

@@ -13,6 +13,14 @@ pub enum Role {
 }
 
 impl Role {
+    /// Where its path is said.
+    fn named(self) -> &'static str {
+        match self {
+            Role::Pre => "under [scripts] in stillpoint.toml (the plug-in: -PreScriptPath)",
+            Role::Post => "under [scripts] in stillpoint.toml (the plug-in: -PostScriptPath)",
+        }
+    }
+
     /// The other one.
     #[must_use]
     pub fn other(self) -> Self {
@@ -55,14 +63,15 @@ impl ScriptProblem {
                 format!("scripts come in pairs: create {path}, or remove the {}", self.role.other())
             }
             Violation::NotAbsolute => {
-                "give the whole path, without `..`, under [scripts] in stillpoint.toml".to_owned()
+                format!("give the whole path, without `..`, {}", self.role.named())
             }
-            Violation::Symlink { component } => format!(
-                "name the real place of {} under [scripts] in stillpoint.toml",
-                component.display()
-            ),
+            Violation::Symlink { component } => {
+                format!("name the real place of {} {}", component.display(), self.role.named())
+            }
             Violation::NotRegular { .. } | Violation::HardLinks { .. } => {
-                format!("remove {path} and install the script anew: install -m 0700 -o root -g root <script> {path}")
+                format!(
+                    "remove {path} and install the script anew: install -m 0700 -o root -g root <script> {path}"
+                )
             }
             Violation::Owner { .. } => {
                 format!("read {path} first: somebody else wrote it; then chown root:root {path}")
@@ -79,7 +88,10 @@ impl ScriptProblem {
                 directory.display()
             ),
             Violation::NoExec => {
-                "keep the scripts in a directory such as /etc/stillpoint/scripts, and name them under [scripts] in stillpoint.toml".to_owned()
+                format!(
+                    "keep the scripts in a directory such as /etc/stillpoint/scripts, and name them {}",
+                    self.role.named()
+                )
             }
             Violation::NoInterpreterLine => {
                 format!("make the first line of {path} `#!/bin/sh`")

@@ -1,10 +1,15 @@
 //! Applications are quiesced; production may be waiting for us. The only exits are the freeze and
 //! the release.
 
+use std::time::Duration;
+
 use crate::manifest::{StepRecord, StepResult};
 use crate::time::{Deadline, monotonic_ns};
 
 use super::{Failure, Frozen, Rehearsed, Step};
+
+/// How long the provider may look after its connection while applications are waiting.
+const LAST_LOOK: Duration = Duration::from_secs(3);
 
 /// Applications are quiesced, nothing is frozen.
 #[derive(Debug)]
@@ -17,8 +22,12 @@ impl Quiesced {
     /// Freezes every file system of the plan, stacked first.
     ///
     /// # Errors
-    /// If one cannot be frozen: those that were are thawed, and applications released, by then.
+    /// If the provider has lost its connection, or one cannot be frozen: those that were are thawed, and applications released, by then.
     pub async fn freeze(mut self) -> Result<Frozen, Failure> {
+        let ready = self.held.group.about_to_freeze(Deadline::after(LAST_LOOK)).await;
+        if let Err(error) = ready {
+            return Err(self.held.abort(Step::Freeze, error).await);
+        }
         let window = Deadline::after(self.held.run.request.deadlines.freeze);
         let began_ns = monotonic_ns();
         let Some(guard) = self.held.guard.take() else {

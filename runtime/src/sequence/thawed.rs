@@ -73,6 +73,7 @@ impl Thawed {
         if let Some(guard) = held.guard.take() {
             disarm(guard, &mut held.run.recorder).await;
         }
+        held.run.keep_state().await;
         let exit_code =
             if unproved.is_empty() && released { ExitCode::Ok } else { ExitCode::PostThaw };
         Released { held, created, request, thaw, hold_ns, state, exit_code }
@@ -111,8 +112,12 @@ impl Released {
                 .map(ToString::to_string),
         );
         let mut exit_code = self.exit_code;
+        if let Some(shortfall) = self.held.group.shortfall() {
+            problems.push(shortfall.to_string());
+            exit_code = shortfall.exit_code;
+        }
         if let Err(error) = self.held.group.record(&manifest).await {
-            problems.push(format!("the manifest could not be kept: {error}"));
+            problems.push(format!("the manifest or the tags could not be kept: {error}"));
             exit_code = ExitCode::Tags;
         }
         let read_only = |thaw: &Thaw| thaw.file_systems.iter().any(|fs| fs.turned_read_only);

@@ -1,6 +1,8 @@
 //! The emulator's verifier against requests that the vendor's SDKs signed, and the vendor's own
 //! worked examples: each is accepted, and refused as soon as one byte of it is another.
 
+#![expect(clippy::expect_used, reason = "the functions here are parts of tests")]
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 

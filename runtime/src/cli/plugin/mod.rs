@@ -8,7 +8,7 @@ mod voice;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use stillpoint::config::Config;
+use stillpoint::config::{Config, ProviderKind};
 use stillpoint::consistency::ReasonCode;
 use stillpoint::exit_code::ExitCode;
 use stillpoint::plugin::params::usage;
@@ -60,8 +60,8 @@ fn take_snapshot(call: &Call, voice: &Voice) -> Result<End, CommandError> {
     let config = configured(setup::config(&paths)?, &params);
     announce(voice, &params, &config);
     setup::block_on(async {
-        let mut request =
-            snapshot::request(&paths, &config, &arguments(&params), params.hooks).await?;
+        let args = arguments(&params);
+        let mut request = snapshot::request(&paths, &config, &args, params.hooks).await?;
         request.observer = Arc::new(voice.clone());
         announce_applications(voice, &params, &request);
         Ok(End::from(sequence::run(request).await))
@@ -70,6 +70,8 @@ fn take_snapshot(call: &Call, voice: &Voice) -> Result<End, CommandError> {
 
 /// The configuration of this machine, with what the parameters say instead.
 fn configured(mut config: Config, params: &Params) -> Config {
+    config.provider.kind = ProviderKind::Alibaba;
+    config.provider.alibaba.role = Some(params.role.clone());
     config.deadlines.freeze = params.window();
     config.snapshot.require = params.require.or(config.snapshot.require);
     let scripts = &mut config.scripts;

@@ -5,32 +5,53 @@
 //! | `settings` | what can be configured |
 //! | `session` | metadata service, role, endpoint: once, before anything is held |
 //! | `local`, `disks` | which block device is which cloud disk; whether it can be in a group |
+//! | `names` | what ECS takes as a name; the token of a run |
 //! | `group` | one group: the request in the window, and the point in time |
-//! | `keep_warm` | the one connection stays open until the window |
-//! | `late` | a group whose answer was lost, or came too late |
+//! | `late` | a group that must not be used, found and removed even if its answer was lost |
 //! | `settle` | waiting for the members |
 //! | `tags`, `manifests` | what is kept about a run: on the members, and here |
 //! | `exit` | which error leads to which exit code |
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use stillpoint_alibaba::api::{GroupFilter, SnapshotGroup, Tag};
 use tokio::sync::OnceCell;
 
-use super::{Disk, GroupRequest, GroupSummary, PreparedGroup, Provider, ProviderError};
+use super::{
+    AttachedCopy, Disk, GroupRequest, GroupSummary, Member, PreparedGroup, Provider, ProviderError,
+};
+use crate::exit_code::ExitCode;
 use crate::time::Deadline;
 
+mod disks;
 mod exit;
+mod group;
+mod late;
+mod local;
+mod manifests;
+mod names;
 mod session;
 mod settings;
+mod settle;
+mod tags;
 
 pub use exit::{BY_CODE, DEFAULTS};
-pub use settings::{AlibabaSettings, Network, PointInTime, SignatureVersion};
+pub use settings::{AlibabaSettings, Network, PointInTime, SignatureVersion, WaitFor};
 
+use exit::{ecs_error, fail};
+use group::AlibabaGroup;
+use manifests::Manifests;
 use session::Session;
 
 /// The name in `stillpoint.toml`.
 pub const NAME: &str = "alibaba";
+
+/// For a question that holds nothing, from the metadata service to the last page.
+const A_LOOK: Duration = Duration::from_secs(30);
+/// For deleting a group.
+const A_DELETION: Duration = Duration::from_secs(60);
 
 /// Snapshot-consistent groups of ECS.
 #[derive(Clone, Debug)]
@@ -81,6 +102,18 @@ impl AlibabaProvider {
     async fn session(&self) -> Result<&Session, ProviderError> {
         self.session.get_or_try_init(|| Session::open(&self.settings)).await
     }
+
+    /// The groups of this instance that stillpoint made.
+    async fn groups(&self, filter: GroupFilter) -> Result<Vec<SnapshotGroup>, ProviderError> {
+        let session = self.session().await?;
+        let filter = GroupFilter {
+            instance: Some(session.instance.clone()),
+            tag: Some(Tag::new(tags::RUN, "")),
+            ..filter
+        };
+        let until = Deadline::after(A_LOOK).instant();
+        session.ecs.describe_snapshot_groups(&filter, until).await.map_err(ecs_error)
+    }
 }
 
 #[async_trait]
@@ -90,18 +123,90 @@ impl Provider for AlibabaProvider {
     }
 
     async fn disks(&self) -> Result<Vec<Disk>, ProviderError> {
-        Err(ProviderError::unsupported(NAME, "disks"))
+        let session = self.session().await?;
+        let until = Deadline::after(A_LOOK).instant();
+        let cloud = session.ecs.describe_disks(&session.instance, until).await;
+        let local = local::local_disks(&self.settings.sys).map_err(|error| {
+            let what = format!("cannot read {}", self.settings.sys.join("block").display());
+            fail(ExitCode::Unknown, what).because(error)
+        })?;
+        Ok(disks::recognise(&cloud.map_err(ecs_error)?, &local, &session.instance))
     }
 
     async fn prepare(
         &self,
-        _request: GroupRequest,
-        _deadline: Deadline,
+        request: GroupRequest,
+        deadline: Deadline,
     ) -> Result<Box<dyn PreparedGroup>, ProviderError> {
-        Err(ProviderError::unsupported(NAME, "prepare"))
+        let session = self.session().await?.clone();
+        let settings = Arc::clone(&self.settings);
+        Ok(Box::new(AlibabaGroup::prepare(session, settings, request, deadline).await?))
     }
 
     async fn list(&self) -> Result<Vec<GroupSummary>, ProviderError> {
-        Err(ProviderError::unsupported(NAME, "list"))
+        let manifests = Manifests::of(&self.settings);
+        let mut summaries = Vec::new();
+        for group in self.groups(GroupFilter::default()).await? {
+            let manifest = manifests.read(&group.id).await.map(Box::new);
+            let incomplete = manifest.is_none().then(|| {
+                "there is no manifest of it here: the run that made it did not get to its end"
+                    .to_owned()
+            });
+            summaries.push(GroupSummary {
+                members: members(&group),
+                id: group.id,
+                manifest,
+                incomplete,
+            });
+        }
+        Ok(summaries)
     }
+
+    async fn delete(&self, group: &str) -> Result<(), ProviderError> {
+        let filter = GroupFilter { ids: vec![group.to_owned()], ..GroupFilter::default() };
+        if !self.groups(filter).await?.iter().any(|other| other.id == group) {
+            return Err(fail(
+                ExitCode::GroupState,
+                format!("there is no group {} that stillpoint made", group.escape_debug()),
+            )
+            .hint("`stillpoint list` shows them; others are deleted in the console"));
+        }
+        let session = self.session().await?;
+        let until = Deadline::after(A_DELETION).instant();
+        session.ecs.delete_snapshot_group(group, until).await.map_err(ecs_error)?;
+        Manifests::of(&self.settings).remove(group).await
+    }
+
+    async fn attach_copy(&self, group: &str) -> Result<Vec<AttachedCopy>, ProviderError> {
+        Err(self.unsupported("restore", group))
+    }
+
+    async fn detach_copy(&self, group: &str) -> Result<(), ProviderError> {
+        Err(self.unsupported("detach", group))
+    }
+}
+
+impl AlibabaProvider {
+    /// Disks cost money and need rights that a role for snapshots should not have.
+    fn unsupported(&self, verb: &str, group: &str) -> ProviderError {
+        fail(
+            ExitCode::Precondition,
+            format!(
+                "{verb} is not supported: new disks are made in the console or with CreateDisk"
+            ),
+        )
+        .hint(format!(
+            "`stillpoint show {}` names the snapshot of each disk; make a disk of it and attach it",
+            group.escape_debug()
+        ))
+    }
+}
+
+fn members(group: &SnapshotGroup) -> Vec<Member> {
+    let member = group.members().iter().map(|member| Member {
+        disk: member.source_disk_id.clone(),
+        snapshot: member.snapshot_id.clone(),
+        bytes: None,
+    });
+    member.collect()
 }

@@ -33,6 +33,8 @@ pub struct AlibabaSettings {
     pub signature: SignatureVersion,
     /// What is believed to fix the point in time.
     pub point_in_time: PointInTime,
+    /// When a member counts as there.
+    pub wait_for: WaitFor,
     /// Disk categories that can be in a group.
     pub categories: Vec<String>,
     /// How long, when nothing is held any more, a group is looked for whose answer was lost.
@@ -78,6 +80,17 @@ pub enum PointInTime {
     Accepted,
 }
 
+/// When a member of a group counts as there, once nothing is held any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WaitFor {
+    /// A disk can be made from it, even if its data is still being copied: seconds, for ESSDs.
+    #[default]
+    Available,
+    /// All its data is copied: minutes to hours.
+    Accomplished,
+}
+
 impl Default for AlibabaSettings {
     fn default() -> Self {
         let categories = ["cloud_essd", "cloud_auto", "cloud_essd_entry"];
@@ -90,6 +103,7 @@ impl Default for AlibabaSettings {
             network: Network::default(),
             signature: SignatureVersion::default(),
             point_in_time: PointInTime::default(),
+            wait_for: WaitFor::default(),
             categories: categories.map(str::to_owned).to_vec(),
             late_group: Duration::from_secs(60),
             manifests: Paths::default().manifests(),

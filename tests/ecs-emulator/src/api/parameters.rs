@@ -158,13 +158,11 @@ impl Parameters {
 
     /// Parameters that exist and change nothing here.
     pub(crate) fn ignore(&self, names: &[&str]) {
-        let mut read = self.read.borrow_mut();
-        for (key, _) in &self.values {
-            let ignored = |name: &&str| key == *name || key.starts_with(&format!("{name}."));
-            if names.iter().any(|name| ignored(&name)) {
-                read.insert(key.clone());
-            }
-        }
+        let is = |name: &str, key: &str| {
+            key.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        let ignored = self.values.keys().filter(|key| names.iter().any(|name| is(name, key)));
+        self.read.borrow_mut().extend(ignored.cloned());
     }
 }
 

@@ -1,0 +1,104 @@
+//! The whole manifests, on this instance: a tag has no room for one.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::exit::fail;
+use super::settings::AlibabaSettings;
+use crate::exit_code::ExitCode;
+use crate::manifest::Manifest;
+use crate::provider::ProviderError;
+
+/// The longest manifest that is read, in bytes.
+const LONGEST: u64 = 16 << 20;
+
+/// The directory of the manifests, `<group>.json`.
+#[derive(Clone, Debug)]
+pub(super) struct Manifests {
+    directory: PathBuf,
+}
+
+impl Manifests {
+    pub(super) fn of(settings: &AlibabaSettings) -> Self {
+        Self { directory: settings.manifests.clone() }
+    }
+
+    /// Writes it whole or not at all.
+    pub(super) async fn write(&self, manifest: &Manifest) -> Result<(), ProviderError> {
+        let path = self.path(&manifest.group)?;
+        let text = serde_json::to_vec_pretty(manifest).map_err(|error| {
+            fail(ExitCode::Tags, "the manifest cannot be written as JSON").because(error)
+        })?;
+        blocking(move || write(&path, &text).map_err(|error| cannot("write", &path, error))).await
+    }
+
+    /// The manifest of a group, if it was made by this instance and is readable.
+    pub(super) async fn read(&self, group: &str) -> Option<Manifest> {
+        let path = self.path(group).ok()?;
+        let read = blocking(move || {
+            if fs::metadata(&path).map_err(|error| cannot("read", &path, error))?.len() > LONGEST {
+                return Err(fail(ExitCode::Unknown, "a manifest is too long"));
+            }
+            fs::read(&path).map_err(|error| cannot("read", &path, error))
+        });
+        serde_json::from_slice(&read.await.ok()?).ok()
+    }
+
+    /// Removes the manifest of a group that is gone.
+    pub(super) async fn remove(&self, group: &str) -> Result<(), ProviderError> {
+        let path = self.path(group)?;
+        blocking(move || match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(cannot("remove", &path, error))
+            }
+            _ => Ok(()),
+        })
+        .await
+    }
+
+    /// An id becomes the name of a file only if it looks like an id.
+    fn path(&self, group: &str) -> Result<PathBuf, ProviderError> {
+        let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if group.is_empty() || group.len() > 128 || !group.chars().all(fits) {
+            return Err(fail(
+                ExitCode::Parameters,
+                format!("\"{}\" is not the id of a group", group.escape_debug()),
+            )
+            .hint("an id looks like ssg-bp170v57ca9j01jb0000; `stillpoint list` shows them"));
+        }
+        Ok(self.directory.join(format!("{group}.json")))
+    }
+}
+
+fn write(path: &Path, text: &[u8]) -> io::Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    let unfinished = path.with_extension("json.unfinished");
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .custom_flags(nix::libc::O_NOFOLLOW)
+        .open(&unfinished)?;
+    file.write_all(text)?;
+    file.sync_all()?;
+    fs::rename(&unfinished, path)?;
+    File::open(directory)?.sync_all()
+}
+
+fn cannot(what: &str, path: &Path, error: io::Error) -> ProviderError {
+    fail(ExitCode::Tags, format!("cannot {what} {}", path.display())).because(error)
+}
+
+/// Runs `work`, which waits for a disk, away from the thread that must not wait.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ProviderError> + Send + 'static,
+) -> Result<T, ProviderError> {
+    let ended = tokio::task::spawn_blocking(work).await;
+    ended.unwrap_or_else(|lost| {
+        Err(fail(ExitCode::Unknown, "a task of the provider ended early").because(lost))
+    })
+}
