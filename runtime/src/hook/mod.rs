@@ -28,6 +28,7 @@ mod engine;
 pub mod fuzzing;
 mod host;
 mod limiter;
+pub mod inspection;
 mod load;
 mod logs;
 pub mod oci;
@@ -46,11 +47,12 @@ pub use description::{Description, Need};
 pub use digest::Digest;
 pub use engine::EngineError;
 pub use host::RunContext;
+pub use inspection::Inspection;
 pub use load::HookLoadError;
 pub use logs::{DrainedLog, HookLogs, LogLevel, LogLine};
 pub use store::{
-    DetachedSignature, HookStore, Inspection, InstallPolicy, InstallRequest, Installed, Portrait,
-    Signer, Source, StoreError, Tool, signature_beside,
+    DetachedSignature, HookStore, InstallPolicy, InstallRequest, Installed, Portrait, Signer,
+    Source, StoreError, Tool, signature_beside,
 };
 
 use async_trait::async_trait;
