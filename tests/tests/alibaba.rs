@@ -55,9 +55,8 @@ async fn a_group_of_a_busy_server_is_proved_by_what_its_disks_held() -> Result<(
 fn one_request_in_the_window(rig: &CloudRig, manifest: &Manifest) -> Result<()> {
     let window = manifest.span("freeze", "thaw")?;
     let log = rig.cloud.emulator.log();
-    let in_window = |logged: &&Logged| {
-        (window.began_ns..=window.ended_ns).contains(&logged.received_ns)
-    };
+    let in_window =
+        |logged: &&Logged| (window.began_ns..=window.ended_ns).contains(&logged.received_ns);
     let asked: Vec<&Logged> = log.iter().filter(in_window).collect();
     let actions: Vec<&str> = asked.iter().map(|logged| logged.action.as_str()).collect();
     let [first, looks @ ..] = actions.as_slice() else { anyhow::bail!("nothing in {window:?}") };
@@ -108,7 +107,8 @@ fn a_writer_on_an_excluded_disk_never_stalls() -> Result<()> {
     rig.stillpoint.configure(&format!(
         "[provider]\nkind = \"alibaba\"\n\n[snapshot]\nexclude-disks = [\"{excluded}\"]\n\n{NO_SCRIPTS}"
     ))?;
-    let [data, excluded] = ["data", "excluded"].map(|name| FileWriters::start([rig.lab.mount(name)]));
+    let [data, excluded] =
+        ["data", "excluded"].map(|name| FileWriters::start([rig.lab.mount(name)]));
     let (data, excluded) = (data?, excluded?);
     let run = rig.snapshot(&[])?;
     let (data, excluded) = (longest(&data.stop()?)?, longest(&excluded.stop()?)?);
@@ -181,7 +181,7 @@ fn a_core_has_no_secret() -> Result<()> {
     let mut child = command.current_dir(&directory).spawn()?;
     wait_for(|| !rig.cloud.calls("CreateSnapshotGroup").is_empty())?;
     let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id())?);
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSEGV)?;
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGABRT)?;
     let status = child.wait()?;
     ensure!(!status.success(), "it was not ended");
     stillpoint_tests::cloud_rig::still_run(&rig.lab)?;
