@@ -1,7 +1,11 @@
 //! Small durable state, private to this hook on this machine.
 //!
-//! For what a fresh instance must know to undo what an earlier one did: what a database ties to its
+//! For what a fresh instance must know to undo what an earlier one did, also after the agent was
+//! killed: keep the intent first, then act; `finish` undoes what it finds. What a database ties to its
 //! session needs none of it.
+//!
+//! What [`set`] acknowledged in `prepare` is on a disk. From `pre_freeze` to the end of the release it
+//! is in the machine's memory (tmpfs): the agent's death does not lose it, a reboot does.
 
 pub use crate::bindings::stillpoint::hook::kv::Error;
 
@@ -18,7 +22,7 @@ pub fn get(key: &str) -> Result<Option<Vec<u8>>, Error> {
 /// Stores `value` under `key` (1 to 128 bytes), in place of what was there.
 ///
 /// # Errors
-/// [`Error::Denied`], [`Error::TooLarge`] (the granted bytes), [`Error::Io`].
+/// [`Error::Denied`], [`Error::TooLarge`] (the granted bytes), [`Error::Io`]; what was there counts.
 pub fn set(key: &str, value: &[u8]) -> Result<(), Error> {
     Current::kv_set(key, value)
 }

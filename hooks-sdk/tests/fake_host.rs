@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use stillpoint_hook::sql::{Connection, Engine, Error};
-use stillpoint_hook::testing::{Answer, FakeHost};
-use stillpoint_hook::{Phase, info, kv, process, run};
+use stillpoint_hook::testing::{Answer, FakeHost, exited};
+use stillpoint_hook::{HookError, Phase, info, kv, process, run};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -104,6 +104,33 @@ fn a_granted_program_runs_and_is_in_the_order() {
     let output = process::run("mongosh", &["--quiet"], Some(b"db.fsyncLock()"), None).unwrap();
     assert!(output.succeeded());
     assert_eq!(host.order(), ["run mongosh --quiet"]);
+}
+
+#[test]
+fn no_program_runs_while_settings_are_checked() {
+    let host = FakeHost::new();
+    host.program("mongosh", |_| Ok(exited(0, "")));
+    host.begin(Phase::Validate, SECOND);
+    let refused = process::run("mongosh", &[], None, None);
+    assert!(matches!(refused, Err(process::Error::Denied(_))));
+    assert!(host.order().is_empty());
+    // Its twin.
+    host.begin(Phase::Prepare, SECOND);
+    assert!(process::run("mongosh", &[], None, None).unwrap().succeeded());
+}
+
+#[test]
+fn a_program_that_failed_says_why_in_its_last_line() {
+    let failed = |output: process::Output| output.success().unwrap_err();
+    let signal = process::Output { exit_code: None, signal: Some(9), ..exited(0, "") };
+    let HookError::Application(error) = failed(signal) else { panic!() };
+    assert_eq!(
+        (error.code.as_str(), error.message.as_str()),
+        ("signal 9", "the program failed: it wrote nothing")
+    );
+    let both = process::Output { stderr: b"why\n\n".to_vec(), ..exited(3, "what") };
+    let HookError::Application(error) = failed(both) else { panic!() };
+    assert_eq!((error.code.as_str(), error.message.as_str()), ("3", "the program failed: why"));
 }
 
 #[test]

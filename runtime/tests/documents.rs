@@ -12,7 +12,9 @@ use stillpoint::config::Config;
 use stillpoint::config::connections::Connections;
 use stillpoint::freeze::{FileSystemOutcome, StatusLine};
 use stillpoint::manifest::Manifest;
-use stillpoint::output::json::{FailureDocument, PlanDocument, RunDocument, VerifyDocument};
+use stillpoint::output::json::{
+    BundleDocument, FailureDocument, PlanDocument, PushDocument, RunDocument, VerifyDocument,
+};
 use stillpoint::paths::Paths;
 use stillpoint::provider::{AttachedCopy, GroupSummary};
 
@@ -40,6 +42,8 @@ fn the_schemas_of_the_commands_output_are_checked_in() {
     check::<RunDocument>("snapshot.schema.json");
     check::<PlanDocument>("plan.schema.json");
     check::<VerifyDocument>("verify.schema.json");
+    check::<PushDocument>("push.schema.json");
+    check::<BundleDocument>("bundle.schema.json");
     check::<FailureDocument>("failure.schema.json");
     check::<Vec<StatusLine>>("status.schema.json");
     check::<Vec<FileSystemOutcome>>("thaw.schema.json");

@@ -130,7 +130,8 @@ async fn memory_is_bounded_in_any_phase_and_the_bound_is_named() {
     for (phase, name) in PHASES {
         let mut hook = installation.hook(&digest, &[(name, &["eat"])], &run()).await;
         let failure = play(&mut *hook, phase, 30_000).await.unwrap_err();
-        assert_eq!(failure.kind, HookFailureKind::Trapped, "{failure}");
+        assert_eq!(failure.kind, HookFailureKind::Limit, "{failure}");
+        assert!(failure.message.contains("memory"), "{failure}");
         assert!(failure.hint.unwrap().contains("`memory-bytes`"));
         hook.finish(plenty()).await.unwrap();
     }
@@ -187,8 +188,30 @@ async fn wrong_settings_are_found_before_the_run_and_name_the_file() {
     let (installation, digest) = Installation::with_puppet().await;
     installation.grant("puppet", &digest, &[], "prepare = 7\n");
     let error = installation.load("puppet", &run()).await.unwrap_err();
-    assert!(error.to_string().contains("hook puppet"), "{error}");
+    let said = error.to_string();
+    assert!(said.starts_with("hook puppet: /"), "{error}");
+    let place = "hooks.d/puppet.toml:3:1: setting /prepare: 7 is not of type \"array\"";
+    assert!(said.ends_with(place), "{error}");
     assert!(error.hint().unwrap().contains("hooks.d/puppet.toml"), "{error}");
+}
+
+#[tokio::test]
+async fn settings_that_do_not_fit_never_reach_the_hook() {
+    let (installation, digest) = Installation::with_puppet().await;
+    let script: &[(&str, &[&str])] = &[("validate", &["trap"])];
+    installation.grant("puppet", &digest, script, "prepare = [\"log a\", 7]\nfinish = {}\n");
+    let error = installation.load("puppet", &run()).await.unwrap_err();
+    let HookLoadError::Settings { problems, .. } = &error else { panic!("{error}") };
+    assert!(problems[0].contains("puppet.toml:4:21: setting /prepare/1: 7 is not"), "{problems:?}");
+    assert!(
+        problems[1].contains("puppet.toml:5:1: setting /finish: the table is not"),
+        "{problems:?}"
+    );
+
+    installation.grant("puppet", &digest, script, "prepare = [\"log a\"]\n");
+    let error = installation.load("puppet", &run()).await.unwrap_err();
+    let HookLoadError::Invalid(failure) = error else { panic!("{error}") };
+    assert_eq!(failure.kind, HookFailureKind::Trapped, "with settings that fit, it is asked");
 }
 
 #[tokio::test]

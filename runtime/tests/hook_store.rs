@@ -119,9 +119,20 @@ async fn a_compiled_image_from_outside_is_refused() {
 #[tokio::test]
 async fn an_import_that_is_not_ours_is_refused_by_name() {
     let (said, next) = refusal(&importing("wasi:sockets/tcp@0.2.0")).await;
-    assert!(said.contains("it imports wasi:sockets/tcp@0.2.0, and hooks get no WASI"), "{said}");
+    assert!(said.contains("it imports wasi:sockets/tcp@0.2.0, which no hook gets"), "{said}");
     for remedy in ["--stub-wasi", "--disable all", "wasm32-unknown-unknown"] {
         assert!(next.contains(remedy), "{next}");
+    }
+    for beyond in [
+        "wasi:filesystem/types@0.2.0",
+        "wasi:filesystem/preopens@0.2.3",
+        "wasi:http/outgoing-handler@0.2.0",
+        "wasi:cli/run@0.2.0",
+        "wasi:cli/stdout@0.3.0",
+        "wasi:cli/stdout@0.2.0-rc.1",
+    ] {
+        let (said, _) = refusal(&importing(beyond)).await;
+        assert!(said.contains(&format!("it imports {beyond}, which no hook gets")), "{said}");
     }
     let (said, _) = refusal(&importing("acme:gpu/compute")).await;
     assert!(said.contains("it imports acme:gpu/compute, which no hook gets"), "{said}");
@@ -234,4 +245,11 @@ async fn the_same_component_can_be_installed_twice() {
     let (installation, digest) = Installation::with_puppet().await;
     assert_eq!(installation.install(puppet()).await, digest);
     assert_eq!(installation.store.list().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_hook_whose_settings_schema_is_none_is_refused_in_words_for_its_author() {
+    let (said, next) = refusal(&puppet_that_describes("noschema")).await;
+    assert!(said.contains("its settings schema cannot be used: at /type"), "{said}");
+    assert!(next.contains("author"), "{next}");
 }

@@ -11,8 +11,9 @@
 //! | [`journal`] | whether a copied file system would replay its journal |
 //! | [`file_writers`] | one writer per file system, to see a freeze as users do |
 //! | [`stillpoint`] | the program under test, as its users run it |
-//! | [`plugin`] | the plug-in of Cloud Assistant, as its users run it |
 //! | [`plugin_manager`] | how Cloud Assistant's manager splits, installs and runs |
+//! | [`plugin`] | the plug-in of Cloud Assistant, as its users run it |
+//! | [`publisher`] | who signs hooks with minisign, and pushes them |
 //! | [`registry`] | an OCI registry, with TLS and a login where wanted |
 //! | [`leftovers`] | what is still there when everything should be gone |
 //! | [`cloud`] | the ECS emulator, with the lab's loop devices as disks |
@@ -38,6 +39,7 @@ pub mod mariadb;
 pub mod oracle;
 pub mod plugin;
 pub mod plugin_manager;
+pub mod publisher;
 pub mod registry;
 pub mod rig;
 pub mod stats;

@@ -94,6 +94,30 @@ impl Stillpoint {
         })
     }
 
+    /// Another installation on this machine, with no configuration at all.
+    ///
+    /// # Errors
+    /// If its directory cannot be made.
+    pub fn on_another_root(&self, name: &str) -> Result<Self> {
+        let root = self.lab.join("roots").join(name);
+        fs::create_dir_all(root.join("etc/stillpoint"))?;
+        let (binary, lab) = (self.binary.clone(), self.lab.clone());
+        Ok(Self { binary, root, lab, environment: self.environment.clone() })
+    }
+
+    /// The same with one more variable in its environment.
+    #[must_use]
+    pub fn with_variable(mut self, name: &str, value: &Path) -> Self {
+        self.environment.push((name.to_owned(), value.display().to_string()));
+        self
+    }
+
+    /// What it takes for `/`.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// `stillpoint.toml` for this lab: provider `reflink`, disks, and then `more`.
     #[must_use]
     pub fn settings(&self, lab: &Lab, more: &str) -> String {

@@ -1,7 +1,6 @@
 //! A hook that fails in every way in every phase, with a real lock on a real server: afterwards
 //! clients commit, file systems run, and what is said of the snapshot is true.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -112,8 +111,7 @@ fn install_puppet(rig: &Rig) -> Result<(String, String)> {
     let more = format!("{NO_SCRIPTS}\n[deadlines]\n{deadlines}");
     rig.stillpoint.configure(&rig.stillpoint.settings(&rig.lab, &more))?;
     rig.stillpoint.connect_to(rig.server.socket())?;
-    let component = component("puppet")?;
-    rig.stillpoint.run([Path::new("hook"), Path::new("install"), &component])?.succeeded()?;
+    rig.stillpoint.sign_and_install(&component("puppet")?)?;
     rig.stillpoint.run(["hook", "grant", "puppet", "--accept"])?.succeeded()?;
     let text = std::fs::read_to_string(rig.stillpoint.config_file("hooks.d/puppet.toml"))?;
     let (head, tail) = text.split_once("[settings]\n").context("no [settings] in the grant")?;

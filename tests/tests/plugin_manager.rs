@@ -18,9 +18,6 @@ use stillpoint_tests::plugin_manager::{InstalledPlugin, split};
 /// How long a run may take to come to a moment that is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// In which time everything runs again after a kill.
-const LIMIT: Duration = Duration::from_millis(250);
-
 #[test]
 fn the_manager_installs_it_runs_it_and_kills_it() -> Result<()> {
     let bench = PluginBench::new(Duration::from_secs(600))?;
@@ -164,7 +161,7 @@ fn slow_at(bench: &PluginBench, moment: Moment) -> Result<Cloud> {
     Cloud::with(&bench.lab, |scenario| match moment {
         Moment::Metadata => scenario.faults.push(slow("metadata:token")),
         Moment::Window => scenario.faults.push(long("CreateSnapshotGroup")),
-        Moment::Members => scenario.group.progress_ms = 60_000,
+        Moment::Members => scenario.group.unavailable_ms = 60_000,
         Moment::Prescript | Moment::Postscript => {}
     })
 }

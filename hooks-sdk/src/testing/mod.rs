@@ -105,7 +105,8 @@ impl FakeHost {
         self.state.borrow_mut().server = Some(Box::new(server));
     }
 
-    /// Grants a program: what it does is the closure's.
+    /// Grants a program: what it does is the closure's. It may give [`exited`], or an error such as
+    /// `process::Error::Timeout`. As with the real host, none runs in `describe` and `validate`.
     pub fn program(
         &self,
         command: &str,
@@ -224,4 +225,16 @@ impl Script<'_> {
 #[must_use]
 pub fn text(text: &str) -> Value {
     text.into()
+}
+
+/// How a program ended, for [`FakeHost::program`]: by itself, with this exit code and standard output.
+#[must_use]
+pub fn exited(code: i32, stdout: &str) -> crate::process::Output {
+    crate::process::Output {
+        exit_code: Some(code),
+        signal: None,
+        stdout: stdout.into(),
+        stderr: Vec::new(),
+        truncated: false,
+    }
 }

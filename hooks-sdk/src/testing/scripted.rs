@@ -65,6 +65,10 @@ impl Host for Scripted {
         };
         let program = {
             let mut state = state.borrow_mut();
+            if matches!(state.phase, Phase::Describe | Phase::Validate) {
+                let text = "no program may run in this phase";
+                return Err(process::Error::Denied(text.into()));
+            }
             let words = [&[command.to_owned()], args].concat().join(" ");
             state.order.push(format!("run {words}"));
             state.programs.remove(command)
@@ -85,10 +89,12 @@ impl Host for Scripted {
     }
 
     fn kv_get(key: &str) -> Result<Option<Vec<u8>>, kv::Error> {
+        check_key(key)?;
         with(|state| state.kv.get(key).cloned()).ok_or(kv::Error::Io(NO_HOST.into()))
     }
 
     fn kv_set(key: &str, value: &[u8]) -> Result<(), kv::Error> {
+        check_key(key)?;
         with(|state| {
             if state.kv_bytes_with(key, value) > state.kv_limit {
                 return Err(kv::Error::TooLarge);
@@ -100,6 +106,7 @@ impl Host for Scripted {
     }
 
     fn kv_delete(key: &str) -> Result<(), kv::Error> {
+        check_key(key)?;
         with(|state| drop(state.kv.remove(key))).ok_or(kv::Error::Io(NO_HOST.into()))
     }
 
@@ -196,4 +203,12 @@ impl Drop for FakeSession {
     fn drop(&mut self) {
         self.state.0.borrow_mut().close(self.number);
     }
+}
+
+/// As the host: a key has 1 to 128 bytes.
+fn check_key(key: &str) -> Result<(), kv::Error> {
+    if (1..=128).contains(&key.len()) {
+        return Ok(());
+    }
+    Err(kv::Error::Other(format!("a key has 1 to 128 bytes, not {}", key.len())))
 }

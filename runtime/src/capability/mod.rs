@@ -40,7 +40,7 @@ const LONGEST_NAME: usize = 64;
 const LONGEST_STATEMENT: usize = 1000;
 
 /// How many words of refused arguments are shown.
-const MOST_WORDS_SHOWN: usize = 64;
+const MOST_WORDS_SHOWN: usize = 16;
 
 /// Everything that one hook may do in one run, in one place.
 #[derive(Debug)]

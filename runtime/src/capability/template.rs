@@ -142,7 +142,7 @@ fn section(need: &Need, targets: &[(String, String)]) -> Option<String> {
         Need::Program { command, arguments, stdin_scripts, reason, required } => {
             let (stdin, required) = (stdin_scripts.as_slice(), *required);
             let ask = ProgramAsk { command, arguments, stdin, reason, required };
-            grant_section(&ask, find_program(command).as_deref())
+            grant_section(&ask, find_program(command).as_ref())
         }
         Need::Other { what } => {
             comment(&format!("asks for {what}, which this version does not know"))

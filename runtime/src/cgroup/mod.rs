@@ -9,19 +9,19 @@ mod group;
 mod limits;
 mod places;
 
-use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub(crate) use group::Cgroup;
 pub use group::Survivor;
 pub(crate) use limits::{Bound, Bounds, LimitedCgroup};
 
+use crate::journal::ProcessId;
+
 /// A name that no other agent uses, not even one that has this process id later:
 /// `stillpoint-PURPOSE-PID-START-NUMBER`.
 pub(crate) fn name_for(purpose: &str) -> String {
     static SERIAL: AtomicU64 = AtomicU64::new(0);
-    let pid = i32::try_from(std::process::id()).unwrap_or(0);
-    let started = start_time(pid).unwrap_or_default();
+    let ProcessId { pid, started } = ProcessId::myself();
     let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
     format!("stillpoint-{purpose}-{pid}-{started}-{serial}")
 }
@@ -43,16 +43,9 @@ pub(crate) fn remains(purpose: &str) -> Vec<(String, Cgroup)> {
 pub(crate) fn of_dead(name: &str, purpose: &str) -> Option<String> {
     let mut words = name.strip_prefix(&format!("stillpoint-{purpose}-"))?.splitn(4, '-');
     let (pid, started, _serial) = (words.next()?, words.next()?, words.next()?);
-    let alive = start_time(pid.parse().ok()?).is_some_and(|now| now.to_string() == started);
-    if alive {
+    let agent = ProcessId { pid: pid.parse().ok()?, started: started.parse().ok()? };
+    if agent.is_alive() {
         return None;
     }
     Some(words.next().unwrap_or_default().to_owned())
-}
-
-/// When a process started, in the kernel's own clock ticks.
-pub(crate) fn start_time(pid: i32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // Field 22 of all; what follows the command begins with field 3.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }

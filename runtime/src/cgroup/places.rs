@@ -25,14 +25,17 @@ pub(super) fn of_controller(controller: &str) -> Vec<PathBuf> {
     places(&mounts, &own, controller)
 }
 
-/// Mount points of all hierarchies in which cgroups of ours can be.
+/// Mount points of all hierarchies in which cgroups of ours can be; those first in which a whole
+/// cgroup can be killed at once.
 pub(super) fn mount_points() -> Vec<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let found = |controller| mounts.lines().find_map(|line| hierarchy(line, controller));
-    let mut points: Vec<PathBuf> =
-        ALL_CONTROLLERS.into_iter().filter_map(found).map(|(_, point)| point).collect();
-    points.sort();
-    points.dedup();
+    let mut points = Vec::new();
+    for (_, point) in ALL_CONTROLLERS.into_iter().filter_map(found) {
+        if !points.contains(&point) {
+            points.push(point);
+        }
+    }
     points
 }
 

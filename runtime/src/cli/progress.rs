@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use stillpoint::hook::oci::{Transfer, Watch};
 use stillpoint::manifest::StepRecord;
 use stillpoint::output::human;
 use stillpoint::sequence::{Event, Observer};
@@ -83,4 +84,39 @@ fn say(spinner: &ProgressBar, line: &str) {
         let mut out = std::io::stdout();
         let _ = writeln!(out, "{line}").and_then(|()| out.flush());
     });
+}
+
+/// How far a transfer is, on one line of a terminal that goes away when it is done.
+#[derive(Debug)]
+pub struct Transfers(ProgressBar);
+
+impl Transfers {
+    /// On standard error, if that is a terminal and somebody wants to see it.
+    pub fn shown(wanted: bool) -> Self {
+        let target = match wanted && std::io::stderr().is_terminal() {
+            true => ProgressDrawTarget::stderr(),
+            false => ProgressDrawTarget::hidden(),
+        };
+        let bar = ProgressBar::with_draw_target(None, target);
+        let style = "├─ {msg} {wide_bar} {binary_bytes} of {binary_total_bytes}";
+        if let Ok(style) = ProgressStyle::with_template(style) {
+            bar.set_style(style);
+        }
+        Self(bar)
+    }
+
+    /// The side of the transfer.
+    pub fn watch(&self) -> Watch {
+        let bar = self.0.clone();
+        Watch::new(move |Transfer { what, done, total }| {
+            bar.set_message(what);
+            bar.set_length(total);
+            bar.set_position(done);
+        })
+    }
+
+    /// Takes the line away.
+    pub fn finish(self) {
+        self.0.finish_and_clear();
+    }
 }

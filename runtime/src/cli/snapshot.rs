@@ -19,8 +19,7 @@ use super::{CommandError, Outcome, hooks, print, print_json, setup};
 pub fn run(global: &Global, paths: &Paths, args: &Snapshot) -> Outcome {
     let config = setup::config(paths)?;
     setup::block_on(async {
-        let mut request =
-            request(paths, &config, args, HookChoice::Auto).await?;
+        let mut request = request(paths, &config, args, HookChoice::Auto).await?;
         let printer = (!global.json && !global.quiet).then(|| {
             let (tree, printer) = Printer::start(format!("stillpoint snapshot {}", args.name));
             request.observer = Arc::new(tree);

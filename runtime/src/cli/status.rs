@@ -5,7 +5,7 @@ use stillpoint::freeze::{self, FileSystemOutcome, RecoverError};
 use stillpoint::journal::RunLock;
 use stillpoint::output::human;
 use stillpoint::paths::Paths;
-use stillpoint::sequence;
+use stillpoint::sequence::{self, Aftermath, Recovered};
 
 use super::args::{Global, Thaw};
 use super::{CommandError, Outcome, hooks, print, print_json, setup};
@@ -49,23 +49,39 @@ fn lines(outcomes: &[FileSystemOutcome]) -> String {
 
 /// Cleans up after a run that died. Refused while a run is in progress.
 pub fn recover(global: &Global, paths: &Paths) -> Outcome {
-    let lock = RunLock::acquire(&paths.run(), "recover").map_err(|error| {
+    let mut lock = RunLock::acquire(&paths.run(), "recover").map_err(|error| {
         let (code, hint) = (error.exit_code(), error.hint());
         CommandError::new(code, error).hint(hint)
     })?;
-    let scripts = hooks::script_settings(&setup::config(paths)?);
-    let run_dir = paths.run();
-    let lines = setup::block_on(async { sequence::recover(&lock, &run_dir, &scripts).await })?;
-    let lines = lines.map_err(recover_error)?;
+    let config = setup::config(paths)?;
+    let aftermath = Aftermath {
+        paths,
+        scripts: &hooks::script_settings(&config),
+        finish: config.deadlines.release,
+        asked: true,
+    };
+    let recovered = setup::block_on(async { sequence::recover(&mut lock, &aftermath).await })?;
+    let Recovered { done, left } = recovered.map_err(recover_error)?;
+    let code = if left.is_empty() { ExitCode::Ok } else { ExitCode::PostThaw };
     if global.json {
-        print_json(&serde_json::json!({ "schema_version": 1, "exit_code": 0, "done": lines }));
-    } else if lines.is_empty() {
+        print_json(&serde_json::json!({
+            "schema_version": 1, "exit_code": code as u8, "done": done, "left": left,
+        }));
+        return Ok(code);
+    }
+    if done.is_empty() && left.is_empty() {
         print("nothing was left behind\n");
     }
-    if !global.json {
-        print(&lines.iter().map(|line| format!("{line}\n")).collect::<String>());
+    print(&done.iter().map(|line| format!("{line}\n")).collect::<String>());
+    print(&left.iter().map(|line| format!("not done: {line}\n")).collect::<String>());
+    if !left.is_empty() {
+        let journal = paths.run().join("run.json");
+        print(&format!(
+            "hint: this is kept in the journal; once it is undone by hand, remove {}\n",
+            journal.display()
+        ));
     }
-    Ok(ExitCode::Ok)
+    Ok(code)
 }
 
 fn recover_error(error: RecoverError) -> CommandError {

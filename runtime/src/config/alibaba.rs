@@ -6,9 +6,7 @@ use serde::Deserialize;
 
 use super::duration;
 use crate::paths::Paths;
-use crate::provider::alibaba::{
-    AlibabaSettings, Network, PointInTime, SignatureVersion, WaitFor,
-};
+use crate::provider::alibaba::{AlibabaSettings, Network, PointInTime, SignatureVersion, WaitFor};
 
 /// `[provider.alibaba]`. Nothing of it is needed on an ECS instance with a role.
 #[derive(Clone, Debug, Deserialize)]

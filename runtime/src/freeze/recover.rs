@@ -22,8 +22,9 @@ const GUARD_LIMIT: Duration = Duration::from_secs(2);
 pub struct Recovery {
     /// What a lost guard had left, if anything.
     pub freeze: Option<RecoveredJournal>,
-    /// The record of a run that did not release all its hooks: `unfinished_hooks` of it are to be
-    /// released. It stays in the journal until [`RunRecord::remove`].
+    /// The record of a run that did not finish all its hooks, or those of runs before it:
+    /// [`RunRecord::left_hooks`] are to be finished. It stays in the journal until
+    /// [`RunLock::take_over`](crate::journal::RunLock::take_over).
     pub run: Option<RunRecord>,
 }
 
@@ -96,7 +97,7 @@ pub fn recover(run_dir: &Path) -> Result<Recovery, RecoverError> {
         Some(record) => Some(undo(run_dir, &record)?),
         None => None,
     };
-    let run = RunRecord::load(run_dir)?.filter(|run| run.unfinished_hooks().next().is_some());
+    let run = RunRecord::load(run_dir)?.filter(|run| !run.left_hooks().is_empty());
     Ok(Recovery { freeze, run })
 }
 

@@ -110,14 +110,6 @@ impl super::Recovery {
                 lines.push(format!("run {run}: the kernel's rcu_expedited was put back"));
             }
         }
-        if let Some(run) = &self.run {
-            for hook in run.unfinished_hooks().filter(|hook| *hook != crate::script::NAME) {
-                lines.push(format!(
-                    "run {} did not release hook {hook}; its sessions, and its locks, ended with it",
-                    run.run_id
-                ));
-            }
-        }
         lines
     }
 }

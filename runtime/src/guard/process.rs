@@ -20,6 +20,7 @@ use super::protocol::{
 use super::rcu;
 use super::watched::Watched;
 use super::worker::{Job, Workers};
+use crate::capability::process;
 use crate::journal::{FreezeRecord, FrozenEntry, JournalError, boot_id};
 
 /// How often to look whether agent and sentinel hang in the kernel, killed, while something is
@@ -497,6 +498,10 @@ impl<'socket> Guard<'socket> {
             && rcu::restore(before).is_ok()
         {
             self.board.set_rcu_before(None);
+        }
+        if self.agent.is_gone() {
+            // What they hold is tied to them, as a session is to the agent.
+            process::kill_remains();
         }
         let _ = FreezeRecord::remove(&self.plan.run_dir);
         self.board.set_disarmed();

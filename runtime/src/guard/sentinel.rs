@@ -14,6 +14,7 @@ use super::protocol::{Arm, Failure, FailureKind, Reply, receive_arm, send_to};
 use super::watched::Watched;
 use super::worker::Workers;
 use super::{cgroup, rcu};
+use crate::capability::process;
 use crate::journal::FreezeRecord;
 
 /// How often it looks, beside being woken by the guard's end.
@@ -48,6 +49,9 @@ pub(crate) fn run(socket: OwnedFd) -> io::Result<()> {
     sentinel.watch();
     if !sentinel.board.disarmed() {
         undo_the_rest(&sentinel.board, &sentinel.plan);
+        if sentinel.agent.is_gone() {
+            process::kill_remains();
+        }
     }
     Ok(())
 }

@@ -190,6 +190,33 @@ mod tests {
     }
 
     #[test]
+    fn a_program_that_could_not_be_granted_is_refused() {
+        let asked = |command: &str, word: &str| Need::Program {
+            command: command.into(),
+            arguments: vec![vec![word.into()]],
+            stdin_scripts: vec!["EXIT\n".into()],
+            reason: String::new(),
+            required: false,
+        };
+        for (command, word) in [
+            ("/bin/sh", "x"),
+            ("", "x"),
+            ("-x", "x"),
+            ("a b", "x"),
+            ("tool", "{unit}"),
+            ("tool", "-{name}"),
+            ("tool", "\u{1b}[2J"),
+        ] {
+            assert!(asked(command, word).check().is_err(), "{command:?} {word:?}");
+        }
+        for (command, word) in
+            [("pg_ctl", "--mode={name}"), ("tool", "line\n\tline"), ("RMAN", "/")]
+        {
+            assert!(asked(command, word).check().is_ok(), "{command:?} {word:?}");
+        }
+    }
+
+    #[test]
     fn names_that_could_be_paths_or_escapes_are_refused() {
         for name in ["", "../x", "a/b", "A", ".hidden", "a b", "\u{1b}[31m", &"a".repeat(65)] {
             assert!(named(name, "1.0").is_err(), "{name:?}");

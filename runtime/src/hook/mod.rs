@@ -45,8 +45,8 @@ pub use host::RunContext;
 pub use load::HookLoadError;
 pub use logs::{DrainedLog, HookLogs, LogLevel, LogLine};
 pub use store::{
-    DetachedSignature, HookStore, Inspection, InstallPolicy, InstallRequest, Installed, Signer,
-    Source, StoreError, Tool, signature_beside,
+    DetachedSignature, HookStore, Inspection, InstallPolicy, InstallRequest, Installed, Portrait,
+    Signer, Source, StoreError, Tool, signature_beside,
 };
 
 use async_trait::async_trait;

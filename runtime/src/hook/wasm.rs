@@ -32,6 +32,7 @@ use super::{
     Quiesced,
 };
 use crate::capability::Powers;
+use crate::capability::process::Unfinished;
 use crate::config::grants::Limits;
 use crate::manifest::{MetadataEntry, MetadataValue};
 use crate::time::Deadline;
@@ -160,26 +161,20 @@ impl WasmHook {
             }
             Err(stopped) => {
                 drop(live);
-                self.close_all().await;
+                // Who is not dead yet is looked at again, and told, by `finish`.
+                let _ = self.close_all().await;
                 Err(self.failure(phase, stopped))
             }
         }
     }
 
-    fn close_all(&self) -> impl Future<Output = ()> + Send + use<> {
+    fn close_all(&self) -> impl Future<Output = Unfinished> + Send + use<> {
         let (run, identity) = (self.run.clone(), Arc::clone(&self.identity));
         async move {
             let (closed, unfinished) = tokio::join!(
                 run.sessions.close_hook(&identity.name, CLOSING),
                 run.programs.end_hook(&identity.name, CLOSING),
             );
-            for program in unfinished.programs {
-                tracing::warn!(
-                    hook = identity.name,
-                    program,
-                    "was killed, and cannot die yet: it does when what it waits for, such as a frozen file system, goes on"
-                );
-            }
             if closed.unfinished > 0 {
                 tracing::warn!(
                     hook = identity.name,
@@ -187,6 +182,7 @@ impl WasmHook {
                     "sessions were told to close and have not said that they did"
                 );
             }
+            unfinished
         }
     }
 
@@ -302,7 +298,13 @@ impl Hook for WasmHook {
             Err(failure) => Err(failure),
         };
         self.live = None;
-        self.close_all().await;
+        for program in self.close_all().await.programs {
+            tracing::warn!(
+                hook = self.identity.name,
+                program,
+                "was killed, and is not dead yet: it dies when what it waits for goes on, such as a frozen file system"
+            );
+        }
         result
     }
 }

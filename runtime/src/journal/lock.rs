@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::script::ScriptSettings;
 
-use super::{HookEntry, JournalError, ProcessId, RunRecord, boot_id, prepare_directory};
+use super::{
+    BegunHook, HookEntry, JournalError, LeftHook, ProcessId, RunRecord, boot_id, prepare_directory,
+};
 
 /// Who holds the lock: the content of the lock file.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -58,6 +60,7 @@ impl RunLock {
             started: jiff::Timestamp::now().to_string(),
             boot_id: boot_id()?,
             hooks: Vec::new(),
+            earlier: Vec::new(),
             scripts: None,
         };
         write_holder(&mut file, &record).map_err(JournalError::file("write", &path))?;
@@ -76,38 +79,49 @@ impl RunLock {
         &self.record
     }
 
+    /// Takes over what earlier runs left and could not be finished, and removes what they wrote.
+    ///
+    /// # Errors
+    /// If the journal cannot be written.
+    pub fn take_over(&mut self, left: Vec<LeftHook>) -> Result<(), JournalError> {
+        self.record.earlier = left;
+        self.save()
+    }
+
     /// Which legacy scripts this run has. It is written down with the first hook.
     pub fn scripts_are(&mut self, scripts: &ScriptSettings) {
         self.record.scripts = Some(scripts.clone());
     }
 
-    /// Writes down that a hook's quiesce is about to begin. Call it before the act.
+    /// Writes down that a hook is about to act. Call it before the act; a second time is harmless.
     ///
     /// # Errors
     /// If the journal cannot be written; the hook must then not be begun.
-    pub fn hook_begun(&mut self, hook: &str) -> Result<(), JournalError> {
-        self.record.hooks.push(HookEntry { name: hook.to_owned(), finished: false });
-        self.record.save(&self.run_dir)
+    pub fn hook_begun(&mut self, hook: BegunHook) -> Result<(), JournalError> {
+        if self.record.hooks.iter().any(|entry| entry.hook.name == hook.name) {
+            return Ok(());
+        }
+        self.record.hooks.push(HookEntry { hook, finished: false });
+        self.save()
     }
 
-    /// Writes down that a hook's release has ended. Call it after the act.
+    /// Writes down that a hook's `finish` has ended. Call it after the act.
     ///
     /// # Errors
-    /// If the journal cannot be written: the next run will then release the hook once more.
+    /// If the journal cannot be written: the next run will then finish the hook once more.
     pub fn hook_finished(&mut self, hook: &str) -> Result<(), JournalError> {
-        for entry in self.record.hooks.iter_mut().filter(|entry| entry.name == hook) {
+        for entry in self.record.hooks.iter_mut().filter(|entry| entry.hook.name == hook) {
             entry.finished = true;
         }
-        self.record.save(&self.run_dir)
+        self.save()
     }
-}
 
-impl Drop for RunLock {
-    /// A run that left no hook behind leaves no record either.
-    fn drop(&mut self) {
-        if !self.record.hooks.is_empty() && self.record.unfinished_hooks().next().is_none() {
-            let _ = RunRecord::remove(&self.run_dir);
+    /// With nothing left to finish, there is no record.
+    fn save(&self) -> Result<(), JournalError> {
+        if self.record.left_hooks().is_empty() {
+            return RunRecord::remove(&self.run_dir);
         }
+        self.record.save(&self.run_dir)
     }
 }
 
@@ -137,6 +151,10 @@ fn in_progress(mut file: File) -> JournalError {
 mod tests {
     use super::*;
 
+    fn named(name: &str) -> BegunHook {
+        BegunHook { name: name.into(), ..BegunHook::default() }
+    }
+
     #[test]
     fn a_second_run_is_refused_and_told_about_the_first() {
         let dir = tempfile::tempdir().unwrap();
@@ -158,8 +176,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut lock = RunLock::acquire(dir.path(), "r").unwrap();
         for hook in ["a", "b", "c"] {
-            lock.hook_begun(hook).unwrap();
+            lock.hook_begun(named(hook)).unwrap();
         }
+        lock.hook_begun(named("b")).unwrap();
         lock.hook_finished("b").unwrap();
         drop(lock);
         let left = RunRecord::load(dir.path()).unwrap().unwrap();
@@ -170,9 +189,37 @@ mod tests {
     fn a_run_that_released_everything_leaves_no_record() {
         let dir = tempfile::tempdir().unwrap();
         let mut lock = RunLock::acquire(dir.path(), "r").unwrap();
-        lock.hook_begun("a").unwrap();
+        lock.hook_begun(named("a")).unwrap();
         lock.hook_finished("a").unwrap();
         drop(lock);
+        assert_eq!(RunRecord::load(dir.path()).unwrap(), None);
+    }
+
+    #[test]
+    fn what_earlier_runs_left_stays_in_the_journal_until_it_is_finished() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut died = RunLock::acquire(dir.path(), "died").unwrap();
+        died.hook_begun(named("a")).unwrap();
+        died.hook_begun(named("b")).unwrap();
+        drop(died);
+        let left = RunRecord::load(dir.path()).unwrap().unwrap().left_hooks();
+        let names = |left: &[LeftHook]| -> Vec<String> {
+            left.iter().map(|left| format!("{} {}", left.run_id, left.hook.name)).collect()
+        };
+        assert_eq!(names(&left), ["died b", "died a"]);
+
+        let mut next = RunLock::acquire(dir.path(), "next").unwrap();
+        next.take_over(left[1..].to_vec()).unwrap();
+        next.hook_begun(named("c")).unwrap();
+        let now = RunRecord::load(dir.path()).unwrap().unwrap().left_hooks();
+        assert_eq!(names(&now), ["next c", "died a"]);
+        next.hook_finished("c").unwrap();
+        drop(next);
+        let now = RunRecord::load(dir.path()).unwrap().unwrap().left_hooks();
+        assert_eq!(names(&now), ["died a"]);
+
+        let mut last = RunLock::acquire(dir.path(), "last").unwrap();
+        last.take_over(Vec::new()).unwrap();
         assert_eq!(RunRecord::load(dir.path()).unwrap(), None);
     }
 

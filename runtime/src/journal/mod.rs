@@ -3,7 +3,8 @@
 //! | file | whose | what it says |
 //! |---|---|---|
 //! | `lock` | the agent's, `flock`ed for the life of a run | which run it is |
-//! | `run.json` | the agent's | hooks begun and not yet released |
+//! | `run.json` | the agent's | hooks begun and not yet finished, with those of earlier runs that died |
+//! | `kv/` | the agent's | what hooks changed in their state and is not on a disk yet |
 //! | `freeze.json` | the guard's | file systems that may be frozen by us, `rcu_expedited` before us |
 //!
 //! Every file is written (to a new name, then renamed) *before* the act that it announces, and none
@@ -25,7 +26,7 @@ use crate::exit_code::ExitCode;
 
 pub use lock::RunLock;
 pub use process::ProcessId;
-pub use record::{FreezeRecord, FrozenEntry, HookEntry, RunRecord};
+pub use record::{BegunHook, FreezeRecord, FrozenEntry, HookEntry, LeftHook, RunRecord};
 
 /// What went wrong with the journal or the lock.
 #[derive(Debug, thiserror::Error)]

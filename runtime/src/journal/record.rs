@@ -21,8 +21,11 @@ pub struct RunRecord {
     pub started: String,
     /// In which boot.
     pub boot_id: String,
-    /// Hooks whose quiesce was begun, in that order.
+    /// Hooks that were begun, in that order.
     pub hooks: Vec<HookEntry>,
+    /// Hooks of runs before this one that died and are not finished yet, last first.
+    #[serde(default)]
+    pub earlier: Vec<LeftHook>,
     /// The legacy scripts of this run: whoever cleans up may be configured with others.
     #[serde(default)]
     pub scripts: Option<ScriptSettings>,
@@ -32,16 +35,58 @@ pub struct RunRecord {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HookEntry {
-    /// The operator's name for it.
-    pub name: String,
-    /// Its release has ended.
+    /// What was begun.
+    pub hook: BegunHook,
+    /// Its `finish` has ended.
     pub finished: bool,
 }
 
+/// A hook that is about to act: what is needed to finish it, should its agent die.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BegunHook {
+    /// The operator's name for it.
+    pub name: String,
+    /// The digest of its component; none for scripts.
+    #[serde(default)]
+    pub module: Option<String>,
+    /// Its grant file; none for scripts.
+    #[serde(default)]
+    pub grant: Option<PathBuf>,
+}
+
+/// A hook that an agent left behind when it died.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LeftHook {
+    /// The run that began it.
+    pub run_id: String,
+    /// The hook.
+    pub hook: BegunHook,
+    /// How often finishing it was tried.
+    pub tries: u32,
+    /// If it is the legacy scripts: which.
+    #[serde(default)]
+    pub scripts: Option<ScriptSettings>,
+}
+
 impl RunRecord {
-    /// Hooks that were begun and not released, last first: the order to release them in.
+    /// Hooks that were begun and not finished, last first: the order to finish them in.
     pub fn unfinished_hooks(&self) -> impl Iterator<Item = &str> {
-        self.hooks.iter().rev().filter(|hook| !hook.finished).map(|hook| hook.name.as_str())
+        self.hooks.iter().rev().filter(|hook| !hook.finished).map(|hook| hook.hook.name.as_str())
+    }
+
+    /// Everything that is not finished, the last begun first: this run's, and those before it.
+    #[must_use]
+    pub fn left_hooks(&self) -> Vec<LeftHook> {
+        let own = self.hooks.iter().rev().filter(|hook| !hook.finished);
+        let own = own.map(|hook| LeftHook {
+            run_id: self.run_id.clone(),
+            hook: hook.hook.clone(),
+            tries: 0,
+            scripts: self.scripts.clone().filter(|_| hook.hook.name == crate::script::NAME),
+        });
+        own.chain(self.earlier.iter().cloned()).collect()
     }
 
     pub(crate) fn path(run_dir: &Path) -> PathBuf {

@@ -34,6 +34,35 @@ pub struct RunDocument {
     pub manifest: Option<Manifest>,
 }
 
+/// What `stillpoint hook push --json` prints.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PushDocument {
+    /// See [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// Where it is, with the digest of its manifest: what `hook install` takes.
+    pub reference: String,
+    /// The digest of the module.
+    pub digest: String,
+    /// How its signature is attached: `referrer`, or `tag` where the registry keeps no referrers;
+    /// absent if it is not signed.
+    pub signature: Option<&'static str>,
+}
+
+/// What `stillpoint hook bundle --json` prints.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BundleDocument {
+    /// See [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// The bundle.
+    pub file: String,
+    /// The digest of the module in it.
+    pub digest: String,
+    /// Whether a signature is in it.
+    pub signed: bool,
+}
+
 /// What went wrong.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

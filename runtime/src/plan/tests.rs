@@ -637,3 +637,25 @@ fn in_any_stack_what_lies_above_is_frozen_before_what_lies_below() {
         }
     }
 }
+
+#[test]
+fn a_disk_that_is_no_device_here_is_in_the_snapshot_and_lowers_the_level() {
+    let nowhere = |index: usize| Disk {
+        id: format!("d-nowhere{index}"),
+        device: DevId::of_no_device(index),
+        node: "/dev/xvdz".into(),
+        warnings: Vec::new(),
+    };
+    let disks = [disk("254:0", "vda"), nowhere(0), nowhere(1)];
+    let plan = instance().plan(&disks).unwrap();
+    let found: Vec<_> =
+        plan.reasons.iter().filter(|it| it.code == ReasonCode::DeviceNotFound).collect();
+    assert_eq!(found.len(), 2);
+    assert_eq!(found[0].disks, ["d-nowhere0"]);
+    assert_eq!(level_after(&plan.reasons), Level::Crash);
+
+    let scope = Scope { exclude_disks: vec!["d-nowhere0".into()], ..Scope::default() };
+    let plan = super::plan(&instance().0, &disks, &scope).unwrap();
+    let left: Vec<_> = plan.disks.iter().map(|disk| disk.id.as_str()).collect();
+    assert_eq!(left, ["d-vda", "d-nowhere1"], "only the one that was named is left out");
+}

@@ -2,8 +2,6 @@
 
 use crate::cgroup;
 pub(super) use crate::cgroup::Cgroup;
-#[cfg(test)]
-pub(super) use crate::cgroup::start_time;
 
 /// What cgroups of scripts are for; then come the agent's process id and start time, a number, and
 /// the part.

@@ -495,7 +495,7 @@ async fn what_a_dead_agent_left_is_ended_and_undone() {
     let pair = Pair::new("#!/bin/sh\n", &format!("#!/bin/sh\n{log}"));
     // The agent is a process that lives as long as the stage is set: other tests sweep, too.
     let mut agent = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
-    let started = cgroup::start_time(agent.id().try_into().unwrap()).unwrap();
+    let started = crate::journal::ProcessId::of(agent.id()).unwrap().started;
     let remains = |part| format!("stillpoint-script-{}-{started}-0-{part}", agent.id());
     let holder = Cgroup::create(&remains("pre")).unwrap();
     let service = Cgroup::create(&remains("post")).unwrap();

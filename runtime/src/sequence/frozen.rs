@@ -114,8 +114,9 @@ impl Frozen {
         match thawed {
             Thawing::Done(guard, _) => {
                 disarm(*guard, &mut held.run.recorder).await;
+                held.run.keep_state().await;
             }
-            Thawing::Nothing => {}
+            Thawing::Nothing => held.run.keep_state().await,
             Thawing::Failed(error) => {
                 held.run.recorder.warn(format!("thaw: {error}"));
                 note_frozen(&mut state, &Cause::Guard(error));

@@ -1,6 +1,7 @@
 //! The hooks of one run, as a set: quiesced in the declared order, released in reverse.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -8,6 +9,7 @@ use futures_util::future::join_all;
 use crate::config::grants::OnFailure;
 use crate::consistency::{Level, Reason, ReasonCode};
 use crate::hook::{Hook, HookFailure, HookFailureKind, Outcome, Prepared};
+use crate::journal::{BegunHook, JournalError};
 use crate::manifest::{HookRecord, MetadataEntry, MetadataValue, StepRecord, StepResult};
 use crate::time::{Deadline, monotonic_ns};
 
@@ -69,10 +71,28 @@ struct Entry {
     record: HookRecord,
 }
 
+impl Entry {
+    /// For the journal.
+    fn begun(&self) -> BegunHook {
+        BegunHook {
+            name: self.record.name.clone(),
+            module: self.record.digest.clone(),
+            grant: self.planned.hook.grant_file().map(Path::to_owned),
+        }
+    }
+
+    /// Such a hook may keep state from `prepare` on, and is finished at the next start if it dies.
+    fn can_be_finished_later(&self) -> bool {
+        self.planned.hook.grant_file().is_some()
+    }
+}
+
 /// The hooks of one run, in the order in which they are quiesced.
 #[derive(Debug)]
 pub(super) struct HookSet {
     entries: Vec<Entry>,
+    /// Names of hooks that are left out of the run, and finished.
+    left_out: Vec<String>,
 }
 
 /// What came of one phase of one hook.
@@ -116,17 +136,18 @@ impl HookSet {
             })
             .collect();
         entries.sort_by(|a, b| (a.wave, &a.record.name).cmp(&(b.wave, &b.record.name)));
-        Ok(Self { entries })
+        Ok(Self { entries, left_out: Vec::new() })
     }
 
     pub(super) fn records(&self) -> Vec<HookRecord> {
         self.entries.iter().map(|entry| entry.record.clone()).collect()
     }
 
-    /// Names of hooks that were asked to quiesce and are released.
-    pub(super) fn released(&self) -> Vec<String> {
-        let released = self.entries.iter().filter(|e| e.attempted && e.record.released);
-        released.map(|entry| entry.record.name.clone()).collect()
+    /// Names of hooks that are released and finished: there is nothing to be undone after a death.
+    pub(super) fn finished(&self) -> Vec<String> {
+        let released = self.entries.iter().filter(|entry| entry.record.released);
+        let released = released.map(|entry| entry.record.name.clone());
+        released.chain(self.left_out.iter().cloned()).collect()
     }
 
     pub(super) fn on_failure(&self, name: &str) -> OnFailure {
@@ -156,7 +177,11 @@ impl HookSet {
         deadline: Deadline,
         recorder: &mut Recorder,
         reasons: &mut Vec<Reason>,
-    ) -> Result<Vec<(String, Prepared)>, HookFailure> {
+        mut begun: impl FnMut(BegunHook) -> Result<(), JournalError>,
+    ) -> Result<Vec<(String, Prepared)>, super::Cause> {
+        for entry in self.entries.iter().filter(|entry| entry.can_be_finished_later()) {
+            begun(entry.begun())?;
+        }
         let done = join_all(self.entries.iter_mut().enumerate().map(async |(index, entry)| {
             Done::by(index, entry.planned.hook.prepare(deadline)).await
         }))
@@ -180,13 +205,14 @@ impl HookSet {
             }
         }
         if let Some(failure) = fatal {
-            return Err(failure);
+            return Err(failure.into());
         }
         for index in left_out.into_iter().rev() {
             let mut entry = self.entries.remove(index);
             recorder.warn(format!("hook {} is left out of this run", entry.record.name));
-            if let Err(failure) = entry.planned.hook.finish(deadline).await {
-                recorder.warn(failure.to_string());
+            match entry.planned.hook.finish(deadline).await {
+                Ok(()) => self.left_out.push(entry.record.name),
+                Err(failure) => recorder.warn(failure.to_string()),
             }
         }
         Ok(prepared)
@@ -200,12 +226,12 @@ impl HookSet {
         release_budget: Duration,
         recorder: &mut Recorder,
         reasons: &mut Vec<Reason>,
-        mut begun: impl FnMut(&str) -> Result<(), crate::journal::JournalError>,
+        mut begun: impl FnMut(BegunHook) -> Result<(), JournalError>,
     ) -> Result<(), super::Cause> {
         let last = self.entries.iter().map(|entry| entry.wave).max().unwrap_or(0);
         for wave in 0..=last {
             for entry in self.entries.iter_mut().filter(|entry| entry.wave == wave) {
-                begun(&entry.record.name)?;
+                begun(entry.begun())?;
                 entry.attempted = true;
             }
             let members = self.entries.iter_mut().enumerate().filter(|(_, e)| e.wave == wave);

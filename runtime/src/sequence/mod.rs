@@ -26,13 +26,14 @@ pub use frozen::{Frozen, Snapshotted};
 pub use hooks::PlannedHook;
 pub use prepared::{Planned, Prepared, Rehearsed};
 pub use quiesced::Quiesced;
-pub use recover::recover;
+pub use recover::{Aftermath, Recovered, recover};
 pub use request::Request;
 pub use thawed::{Released, Report, Thawed};
 
 use crate::consistency::{Level, Reason, level_after};
 use crate::hook::Outcome;
 use crate::journal::RunLock;
+use crate::time::Deadline;
 
 use self::events::Recorder;
 use self::hooks::HookSet;
@@ -120,13 +121,22 @@ impl Run {
         self.reasons.push(Reason { limits_to, code, detail, disks });
     }
 
+    /// Brings to disk what hooks kept while applications were held. Only once everything runs again:
+    /// a write to a file system that is still frozen would hang until it is thawed.
+    async fn keep_state(&mut self) {
+        let deadline = Deadline::after(self.request.deadlines.release);
+        for problem in self.request.context.kv.settle(deadline).await {
+            self.recorder.warn(problem);
+        }
+    }
+
     /// Releases every hook that was asked to quiesce, finishes all, and says what came of it.
     async fn release_hooks(&mut self, hooks: &mut HookSet, outcome: Outcome) -> MachineState {
         let attempted = hooks.attempted();
         let budget = self.request.deadlines.release;
         let not_released = hooks.release(outcome, budget, &mut self.recorder).await;
         self.dropped_output += self.request.context.logs.forward();
-        for name in hooks.released() {
+        for name in hooks.finished() {
             if let Err(error) = self.lock.hook_finished(&name) {
                 self.recorder.warn(error.to_string());
             }

@@ -12,7 +12,7 @@ use crate::time::Deadline;
 
 use super::events::Recorder;
 use super::hooks::HookSet;
-use super::recover::recover;
+use super::recover::{Aftermath, recover};
 use super::{Cause, Failure, MachineState, Quiesced, Request, Run, SnapshotState, Step};
 
 /// It is known what would be frozen. Nothing is held but the run's lock.
@@ -126,7 +126,11 @@ impl Planned {
     async fn prepare_all(&mut self) -> Result<Box<dyn PreparedGroup>, Cause> {
         let run = &mut self.run;
         let deadline = Deadline::after(run.request.deadlines.prepare);
-        let prepared = self.hooks.prepare(deadline, &mut run.recorder, &mut run.reasons).await?;
+        let lock = &mut run.lock;
+        let prepared = self
+            .hooks
+            .prepare(deadline, &mut run.recorder, &mut run.reasons, |hook| lock.hook_begun(hook))
+            .await?;
         check_paths(run, &self.plan, &self.hooks, &prepared)?;
         run.check_level()?;
         let request = GroupRequest {
@@ -224,6 +228,7 @@ impl Rehearsed {
         }
         let run = &mut self.run;
         let running = run.recorder.begin(Step::Quiesce, None);
+        run.request.context.kv.hold();
         let lock = &mut run.lock;
         let quiesced = self
             .hooks
@@ -232,7 +237,7 @@ impl Rehearsed {
                 run.request.deadlines.release,
                 &mut run.recorder,
                 &mut run.reasons,
-                |name| lock.hook_begun(name),
+                |hook| lock.hook_begun(hook),
             )
             .await
             .and_then(|()| run.check_level())
@@ -258,6 +263,9 @@ impl Rehearsed {
             disarm(guard, &mut run.recorder).await;
         }
         note_frozen(&mut state, &cause);
+        if state.maybe_frozen.is_empty() {
+            run.keep_state().await;
+        }
         state.snapshot = discard(&mut *group, false).await;
         run.fail(during, cause, state)
     }
@@ -280,7 +288,14 @@ pub(crate) async fn plan_disks(request: &Request) -> Result<Plan, Cause> {
 
 async fn lock_and_recover(request: &Request, recorder: &mut Recorder) -> Result<RunLock, Cause> {
     let mut lock = RunLock::acquire(&request.run_dir, &request.context.run_id)?;
-    for line in recover(&lock, &request.run_dir, &request.scripts).await? {
+    let aftermath = Aftermath {
+        paths: &request.paths,
+        scripts: &request.scripts,
+        finish: request.deadlines.release,
+        asked: false,
+    };
+    let recovered = recover(&mut lock, &aftermath).await?;
+    for line in recovered.done.into_iter().chain(recovered.left) {
         recorder.warn(format!("an earlier run died: {line}"));
     }
     lock.scripts_are(&request.scripts);

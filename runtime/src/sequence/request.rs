@@ -33,6 +33,8 @@ pub struct Request {
     pub keep_warm: bool,
     /// The legacy pair: its undo is run if a run died between the two.
     pub scripts: ScriptSettings,
+    /// The installation: what hooks of a run that died are finished with.
+    pub paths: Paths,
     /// Lock and journal.
     pub run_dir: PathBuf,
     /// What makes the snapshot.
@@ -61,6 +63,7 @@ impl Request {
             expedite_rcu: true,
             keep_warm: true,
             scripts: ScriptSettings::default(),
+            paths: Paths::default(),
             run_dir: Paths::default().run(),
             provider,
             hooks: Vec::new(),

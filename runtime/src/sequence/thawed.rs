@@ -73,6 +73,7 @@ impl Thawed {
         if let Some(guard) = held.guard.take() {
             disarm(guard, &mut held.run.recorder).await;
         }
+        held.run.keep_state().await;
         let exit_code =
             if unproved.is_empty() && released { ExitCode::Ok } else { ExitCode::PostThaw };
         Released { held, created, request, thaw, hold_ns, state, exit_code }

@@ -21,16 +21,19 @@ use tokio::sync::OnceCell;
 /// The puppet as a component. Built once for each test binary.
 pub fn puppet() -> &'static [u8] {
     static PUPPET: OnceLock<Vec<u8>> = OnceLock::new();
-    PUPPET.get_or_init(|| {
-        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        let status = Command::new(workspace.join("scripts/build-hooks"))
-            .arg("puppet")
-            .env("CARGO_TARGET_DIR", target())
-            .status()
-            .unwrap();
-        assert!(status.success(), "the puppet does not build");
-        std::fs::read(target().join("hooks/puppet.wasm")).unwrap()
-    })
+    PUPPET.get_or_init(|| guest("puppet"))
+}
+
+/// The component of `tests/guests/NAME`, built.
+pub fn guest(name: &str) -> Vec<u8> {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let status = Command::new(workspace.join("scripts/build-hooks"))
+        .arg(name)
+        .env("CARGO_TARGET_DIR", target())
+        .status()
+        .unwrap();
+    assert!(status.success(), "the guest {name} does not build");
+    std::fs::read(target().join(format!("hooks/{name}.wasm"))).unwrap()
 }
 
 /// The puppet as a core module, as the compiler gives it.

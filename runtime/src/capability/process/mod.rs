@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use crate::capability::sql::clamp;
 use crate::capability::{Denial, Powers};
+use crate::cgroup::Survivor;
 use crate::config::grants::ProgramGrant;
 use crate::config::read::{ConfigError, Location};
 use crate::hook::{CancelToken, Phase};
@@ -35,12 +36,12 @@ use crate::time::Deadline;
 pub use arguments::Arguments;
 pub use registry::{ProgramRegistry, Unfinished};
 pub(crate) use section::argument_line;
-pub use section::{ProgramAsk, find_program, grant_section};
+pub use section::{FoundProgram, ProgramAsk, find_program, grant_section};
 
 use confine::Confinement;
 use file::ProgramFile;
 pub(crate) use power::{Missing, Part, ProgramPower};
-pub(crate) use recover::end_remains;
+pub(crate) use recover::{end_remains, kill_remains};
 use run::{End, Order};
 
 /// Programs of one hook that were killed and are not dead: beyond this, none is started. Each is a
@@ -98,6 +99,13 @@ pub enum ProcessError {
     /// Anything else.
     #[error("{0}")]
     Other(String),
+}
+
+/// Process ids and states. No names: the kernel's is that of a descriptor, and asking a process that
+/// is blocked for its command line can block as well.
+fn in_words(survivors: &[Survivor]) -> String {
+    let each = |survivor: &Survivor| format!("{} (state {})", survivor.pid, survivor.state);
+    survivors.iter().map(each).collect::<Vec<_>>().join(", ")
 }
 
 /// A call was refused or failed: what the guest is told, and what only the operator is told.
@@ -197,13 +205,6 @@ impl ProcessHost {
         let ended = run::run(order, registered, until, deadline, stop).await.map_err(|error| {
             ProcessError::Failed(format!("{} could not be started: {error}", path.display()))
         })?;
-        if ended.has_survivors {
-            tracing::warn!(
-                hook = self.hook,
-                program = %path.display(),
-                "was killed, and a process of it cannot die yet: it waits for a file system"
-            );
-        }
         let output = |(exit_code, signal)| Output {
             exit_code,
             signal,

@@ -25,7 +25,7 @@ struct Entry {
 /// Programs that were killed and that have processes left: each in words.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Unfinished {
-    /// `probe: perl 4711 (state D)`.
+    /// `perl: process 4711 (state D)`.
     pub programs: Vec<String>,
 }
 
@@ -99,18 +99,9 @@ impl Entry {
     }
 
     fn in_words(&self) -> String {
-        let each = |survivor: &Survivor| {
-            format!("{} {} (state {})", survivor.command, survivor.pid, survivor.state)
-        };
-        match self.control.survivors() {
-            left if left.is_empty() => format!("{}: not ended yet", self.command),
-            left => {
-                format!(
-                    "{}: {}",
-                    self.command,
-                    left.iter().map(each).collect::<Vec<_>>().join(", ")
-                )
-            }
+        match self.control.survivors().as_slice() {
+            [] => format!("{}: not ended yet", self.command),
+            left => format!("{}: process {}", self.command, super::in_words(left)),
         }
     }
 }

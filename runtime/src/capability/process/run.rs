@@ -37,11 +37,14 @@ const SEARCH_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 const OPEN_FILES: u64 = 1024;
 
 /// How long a SIGKILL may take before the call returns without waiting for it any longer: at least,
-/// and at most where the phase has the time.
-const KILL_GRACE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// and at most where the phase has the time. The guest needs what is left after that to unwind.
+const KILL_GRACE: (Duration, Duration) = (Duration::from_millis(60), Duration::from_secs(2));
 
 /// How long the pipes may stay open after the last process. What is in them is read in microseconds.
 const DRAIN_GRACE: Duration = Duration::from_millis(100);
+
+/// The same where a process that cannot be killed yet keeps them open.
+const SHORT_DRAIN: Duration = Duration::from_millis(10);
 
 /// Between two looks at processes that do not die; doubles up to the second.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(200));
@@ -75,8 +78,6 @@ pub(super) struct Ended {
     pub(super) stdout: Vec<u8>,
     pub(super) stderr: Vec<u8>,
     pub(super) truncated: bool,
-    /// Somebody of it sits in a system call that cannot be interrupted.
-    pub(super) has_survivors: bool,
 }
 
 /// Runs it to its end, to the deadline, or until `stop` resolves; then ends all that it started.
@@ -110,12 +111,15 @@ pub(super) async fn run(
     };
     drop(killed);
     let grace = phase.remaining().clamp(KILL_GRACE.0, KILL_GRACE.1);
+    // Whoever is left sits in a system call that cannot be interrupted; `finish` looks again.
     let has_survivors = timeout(grace, attended.gone()).await.is_err();
     let (stdout, stderr, truncated) = match &mut streams {
-        Some(streams) => streams.finish().await,
+        Some(streams) => {
+            streams.finish(if has_survivors { SHORT_DRAIN } else { DRAIN_GRACE }).await
+        }
         None => (Vec::new(), Vec::new(), false),
     };
-    Ok(Ended { end, stdout, stderr, truncated, has_survivors })
+    Ok(Ended { end, stdout, stderr, truncated })
 }
 
 struct KillOnDrop(Arc<Control>);
@@ -143,9 +147,9 @@ impl Attended {
         let (tell_gone, gone) = oneshot::channel();
         thread::Builder::new().name("program".into()).spawn(move || {
             attend(&order, &control, tell_started, tell_ended);
+            drop(registered);
             // Nobody may be waiting any more.
             let _ = tell_gone.send(());
-            drop(registered);
         })?;
         Ok(Self { started, ended, gone })
     }
@@ -357,16 +361,15 @@ impl Streams {
         Ok(streams)
     }
 
-    /// What was kept. Waits for the end of both streams, but not long: a process that cannot be
-    /// killed yet keeps them open.
-    async fn finish(&mut self) -> (Vec<u8>, Vec<u8>, bool) {
+    /// What was kept. Waits for the end of both streams, but not long.
+    async fn finish(&mut self, grace: Duration) -> (Vec<u8>, Vec<u8>, bool) {
         let all = async {
             for reader in &mut self.readers {
                 // A reader that panicked has no more to say.
                 let _ = reader.await;
             }
         };
-        let whole = timeout(DRAIN_GRACE, all).await.is_ok();
+        let whole = timeout(grace, all).await.is_ok();
         let take = |kept: &Mutex<Kept>| {
             std::mem::take(&mut *kept.lock().unwrap_or_else(PoisonError::into_inner))
         };

@@ -8,6 +8,10 @@ use clap::{Args, Subcommand};
 pub enum HookCommand {
     /// Check a component, compile it here, and keep it
     Install(Install),
+    /// Put a component and its signature into a registry
+    Push(Push),
+    /// Put a component, its signature, its grant template and a README into one file
+    Bundle(Bundle),
     /// Print a ready grant file with all that a hook asks for, and why
     Grant(Grant),
     /// List installed hooks
@@ -33,15 +37,23 @@ pub enum HookCommand {
 impl HookCommand {
     /// Touches no installation.
     pub fn is_for_anybody(&self) -> bool {
-        matches!(self, HookCommand::Keygen(_) | HookCommand::Sign(_) | HookCommand::Verify(_))
+        matches!(
+            self,
+            HookCommand::Keygen(_)
+                | HookCommand::Sign(_)
+                | HookCommand::Verify(_)
+                | HookCommand::Push(_)
+                | HookCommand::Bundle(_)
+        )
     }
 }
 
 #[derive(Debug, Args)]
 pub struct Install {
-    /// The component, a .wasm file
-    pub file: PathBuf,
-    /// Its signature; without this, FILE.minisig is looked for
+    /// The component: a .wasm file, a .bundle, or oci://REGISTRY/REPOSITORY:TAG[@sha256:…]
+    #[arg(value_name = "FILE|REFERENCE")]
+    pub source: PathBuf,
+    /// Its signature, for a .wasm file; without this, FILE.minisig is looked for
     #[arg(long, value_name = "FILE")]
     pub signature: Option<PathBuf>,
     /// Install it although no trusted key has signed it for its name: recorded, and told in every manifest
@@ -50,6 +62,50 @@ pub struct Install {
     /// Install a lower version than was ever installed under that name, or another component of the same version
     #[arg(long)]
     pub downgrade: bool,
+    #[command(flatten)]
+    pub registry: Registry,
+}
+
+#[derive(Debug, Args)]
+pub struct Push {
+    /// The component, a .wasm file
+    #[arg(value_name = "FILE")]
+    pub module: PathBuf,
+    /// Where to: oci://REGISTRY/REPOSITORY:TAG
+    #[arg(value_name = "REFERENCE")]
+    pub reference: String,
+    /// Its signature; without this, FILE.minisig is looked for
+    #[arg(long, value_name = "FILE")]
+    pub signature: Option<PathBuf>,
+    #[command(flatten)]
+    pub registry: Registry,
+}
+
+/// Registries want names and passwords: those of `docker login` are used.
+#[derive(Debug, Args)]
+pub struct Registry {
+    /// Trust this authority as well: the certificate, in PEM, that signed the registry's
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// Talk to a registry on another machine without TLS; never with a password
+    #[arg(long)]
+    pub plain_http: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Bundle {
+    /// The component: a .wasm file, or name or digest of an installed hook
+    #[arg(value_name = "FILE|HOOK")]
+    pub hook: PathBuf,
+    /// Where the bundle goes; default NAME-VERSION.bundle
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Its signature, for a .wasm file; without this, FILE.minisig is looked for
+    #[arg(long, value_name = "FILE")]
+    pub signature: Option<PathBuf>,
+    /// A text of its author's for the README
+    #[arg(long, value_name = "FILE")]
+    pub readme: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -1,11 +1,13 @@
 //! `stillpoint hook …`, and the hooks of a run.
 
 pub mod args;
+mod bundle;
 mod grant;
 mod inspect;
 mod install;
 mod list;
 mod of_run;
+mod registry;
 mod secret;
 mod sign;
 
@@ -22,6 +24,8 @@ pub use of_run::{describe, load, script_settings};
 pub fn run(global: &Global, paths: &Paths, command: &HookCommand) -> Outcome {
     match command {
         HookCommand::Install(args) => install::run(global, paths, args),
+        HookCommand::Push(args) => registry::push(global, paths, args),
+        HookCommand::Bundle(args) => bundle::run(global, paths, args),
         HookCommand::Grant(args) => grant::run(paths, args),
         HookCommand::Keygen(args) => sign::keygen(args),
         HookCommand::Sign(args) => sign::sign(args),

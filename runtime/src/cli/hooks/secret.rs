@@ -55,7 +55,11 @@ pub fn write_new(file: &Path, text: &str) -> Result<(), CommandError> {
         .mode(0o600)
         .open(file)
         .and_then(|mut open| open.write_all(text.as_bytes()).and_then(|()| open.sync_all()));
-    written.map_err(|error| unusable(file, anyhow!(error)))
+    written.map_err(|error| {
+        let there = error.kind() == io::ErrorKind::AlreadyExists;
+        let hint = there.then(|| "a secret key is never overwritten: give another name".to_owned());
+        unusable(file, anyhow!(error)).hint(hint)
+    })
 }
 
 fn read(file: &Path) -> Result<Zeroizing<String>, CommandError> {

@@ -18,6 +18,7 @@ use nix::libc;
 use super::description::{Description, Need};
 use super::digest::Digest;
 use super::oci::{LONGEST_MODULE, LONGEST_SIGNATURE};
+use super::{DetachedSignature, InstallPolicy, InstallRequest, Source};
 
 /// The longest text for people, in bytes.
 const LONGEST_TEXT: u64 = 1 << 20;
@@ -114,6 +115,19 @@ impl Bundle {
         let bytes = read_whole(path).map_err(failed)?;
         Self::parse(&bytes)
             .map_err(|problem| BundleError::NotABundle { path: path.to_owned(), problem })
+    }
+
+    /// What the store is asked for, if this was read from `path`: no exceptions yet.
+    #[must_use]
+    pub fn into_request(self, path: &Path) -> InstallRequest {
+        let from = format!("{SIGNATURE} in {}", path.display());
+        let signature = self.signature.map(|bytes| DetachedSignature { bytes, from });
+        InstallRequest {
+            module: self.module,
+            source: Source::Bundle(path.to_owned()),
+            signatures: signature.into_iter().collect(),
+            policy: InstallPolicy::default(),
+        }
     }
 
     /// The bytes of the file: the same for the same content, whoever makes it and when.

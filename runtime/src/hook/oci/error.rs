@@ -239,7 +239,7 @@ impl OciError {
                 "give the registry a certificate (--ca-file trusts an authority of your own)".into()
             }
             OciError::NotFound { .. } => {
-                "compare repository, tag and digest with what was pushed".into()
+                "compare repository, tag and digest with what was pushed; many registries say this, too, of what one may not see without a login".into()
             }
             OciError::Refused { status, .. } => return refused(*status),
             OciError::Redirect { .. } => {

@@ -35,6 +35,7 @@ pub use error::OciError;
 pub use reference::Reference;
 
 use super::digest::Digest;
+use super::{DetachedSignature, InstallPolicy, InstallRequest, Source};
 use repository::Repository;
 use transport::{Limits, Right, Transport};
 
@@ -62,9 +63,22 @@ pub struct Pulled {
     /// The module.
     pub module: Vec<u8>,
     /// All signatures that are attached to it.
-    pub signatures: Vec<Vec<u8>>,
+    pub signatures: Vec<DetachedSignature>,
     /// Where it was, with the digest of its manifest.
     pub reference: Reference,
+}
+
+impl Pulled {
+    /// What the store is asked for: no exceptions yet.
+    #[must_use]
+    pub fn into_request(self) -> InstallRequest {
+        InstallRequest {
+            module: self.module,
+            source: Source::Registry(self.reference.to_string()),
+            signatures: self.signatures,
+            policy: InstallPolicy::default(),
+        }
+    }
 }
 
 /// A hook to push.

@@ -12,6 +12,7 @@ use super::manifest::{
 use super::reference::Reference;
 use super::transport::{LONGEST_DOCUMENT, Transport, said_digest};
 use super::{Artifact, Attached, LONGEST_MODULE, LONGEST_SIGNATURE, Transfer, Watch};
+use crate::hook::DetachedSignature;
 use crate::hook::digest::Digest;
 use crate::hook::text::clean;
 
@@ -48,7 +49,7 @@ impl Repository {
         let found = self.document(&asked, &types, "the hook's manifest").await?;
         let found = found.ok_or_else(|| OciError::NotFound {
             registry: self.transport.registry(),
-            what: format!("{}, at least for us", without_scheme(reference)),
+            what: format!("{}", without_scheme(reference)),
         })?;
         if found.media_type == INDEX {
             let problem =
@@ -77,7 +78,10 @@ impl Repository {
     }
 
     /// All signatures that are attached to a manifest.
-    pub(super) async fn signatures(&mut self, of: &Digest) -> Result<Vec<Vec<u8>>, OciError> {
+    pub(super) async fn signatures(
+        &mut self,
+        of: &Digest,
+    ) -> Result<Vec<DetachedSignature>, OciError> {
         let attached = self.referrers(of).await?.of_type(SIGNATURE).map_err(|problem| {
             OciError::Document { what: format!("what is attached to {of}"), problem }
         })?;
@@ -92,7 +96,9 @@ impl Repository {
         }
         let mut signatures = Vec::new();
         for one in &attached {
-            signatures.push(self.signature(one, of).await?);
+            let from = format!("signature {} in {}", one.digest, self.transport.registry());
+            let bytes = self.signature(one, of).await?;
+            signatures.push(DetachedSignature { bytes, from });
         }
         Ok(signatures)
     }
@@ -277,7 +283,9 @@ impl Repository {
         let digest = Digest::of(bytes);
         let doing = format!("looking for the {name}");
         let head = self.transport.request(Method::HEAD, &format!("blobs/{digest}"), &doing)?;
-        if self.transport.send(&head).await?.status().is_success() {
+        let status = self.transport.send(&head).await?.status();
+        // Where it would be read from, in registries that store elsewhere: it is there.
+        if status.is_success() || status.is_redirection() {
             return Ok(());
         }
         let doing = format!("sending the {name}");

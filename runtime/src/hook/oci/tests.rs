@@ -18,6 +18,7 @@ const MODULE: &[u8] = b"\0asm, as far as a registry knows";
 struct Asked {
     line: String,
     head: String,
+    body: Vec<u8>,
 }
 
 impl Asked {
@@ -134,7 +135,12 @@ fn serve(
     }
     let head = String::from_utf8_lossy(&head).into_owned();
     let line = head.lines().next().unwrap_or_default().to_owned();
-    let asked = Asked { line, head };
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
+    if stream.read_exact(&mut body).is_err() {
+        return;
+    }
+    let asked = Asked { line, head, body };
     heard.lock().unwrap().push(asked.clone());
     match answers(&asked) {
         Answer::Whole(head, body) => {
@@ -462,4 +468,65 @@ async fn nobody_there_and_nobody_trusted_are_told_apart() {
     let strict = Access { ca_file: Some(authority.path().into()), ..access() };
     let text = told(&pulled(&plain, &strict).await.unwrap_err());
     assert!(text.contains("does not speak TLS"), "who names an authority wants TLS: {text}");
+}
+
+/// A registry that takes what is pushed and keeps track of subjects by itself.
+fn taking(asked: &Asked) -> Answer {
+    let there = format!("HEAD /v2/mysql/blobs/{} ", Digest::of(b"{}"));
+    match asked.line.split_whitespace().next() {
+        Some("HEAD") if asked.line.starts_with(&there) => {
+            answer("307 Moved", "Location: http://storage.example.com/\r\n", b"")
+        }
+        Some("HEAD") => not_found(),
+        Some("POST") => answer("202 Accepted", "Location: /upload/1?state=s\r\n", b""),
+        Some("PUT") if String::from_utf8_lossy(&asked.body).contains("\"subject\"") => {
+            answer("201 Created", "OCI-Subject: sha256:00\r\n", b"")
+        }
+        Some("PUT") => answer("201 Created", "", b""),
+        _ => not_found(),
+    }
+}
+
+#[tokio::test]
+async fn a_push_sets_the_tag_last_and_leaves_referrers_to_a_registry_that_keeps_them() {
+    let server = Server::plain(taking);
+    let artifact = Artifact {
+        module: MODULE.to_vec(),
+        signature: Some(b"signature".to_vec()),
+        ..Artifact::default()
+    };
+    let reference = server.reference("mysql:1");
+    let pushed = push(&artifact, &reference, &access(), &Watch::none()).await.unwrap();
+    assert_eq!(pushed.signature, Some(Attached::Referrer));
+    let asked = server.asked();
+    let puts: Vec<&Asked> = asked.iter().filter(|one| one.line.starts_with("PUT")).collect();
+    let uploads: Vec<_> =
+        puts.iter().filter(|one| one.line.contains("/upload/1?state=s&")).collect();
+    assert_eq!(uploads.len(), 3, "module, config, signature; what is there is not sent: {asked:?}");
+    let digest = Digest::of(MODULE).to_string().replace(':', "%3A");
+    assert!(uploads[0].line.contains(&format!("digest={digest}")), "{}", uploads[0].line);
+    assert_eq!(uploads[0].body, MODULE);
+    assert!(!uploads[0].head.contains("transfer-encoding"), "{}", uploads[0].head);
+    assert!(puts.last().unwrap().is("/v2/mysql/manifests/1"), "the tag is set last");
+    let tagged = puts.iter().filter(|one| one.is("/v2/mysql/manifests/1")).count();
+    assert_eq!(tagged, 1);
+    assert!(!puts.iter().any(|one| one.line.contains("/sha256-")), "no tag for referrers");
+    let error = push(&artifact, &pushed.reference, &access(), &Watch::none()).await.unwrap_err();
+    assert!(matches!(error, OciError::PushToDigest { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn nothing_is_sent_to_where_anybody_could_read_it() {
+    let server = Server::plain(|asked| match asked.line.starts_with("POST") {
+        true => answer("202 Accepted", "Location: http://storage.example.com/upload\r\n", b""),
+        false => taking(asked),
+    });
+    let artifact = Artifact { module: MODULE.to_vec(), ..Artifact::default() };
+    let reference = server.reference("mysql:1");
+    let error = push(&artifact, &reference, &access(), &Watch::none()).await.unwrap_err();
+    let text = told(&error);
+    assert!(
+        text.contains("to http://storage.example.com/upload while sending the module"),
+        "{text}"
+    );
 }

@@ -208,7 +208,7 @@ impl Transport {
             let ours = same_origin(&url, &self.base);
             let response = self.attempt(request, &url, ours).await?;
             let moves = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
-            if !moves || !matches!(request.method, Method::GET | Method::HEAD) {
+            if !moves || request.method != Method::GET {
                 return Ok(response);
             }
             url = self.location(&response, &url, request.doing)?;
@@ -419,7 +419,7 @@ impl Transport {
         let error = error.without_url();
         match tls_error(&error) {
             Some(rustls::Error::InvalidCertificate(_)) => {
-                return OciError::Tls { registry, source: error.into() };
+                return OciError::Tls { registry, source: innermost(&error).into() };
             }
             Some(rustls::Error::InvalidMessage(_)) if error.is_connect() => {
                 return OciError::NotTls { registry };
@@ -430,8 +430,11 @@ impl Transport {
             return OciError::Timeout { registry, doing: doing.into(), after: began.elapsed() };
         }
         match error.is_connect() {
-            true => OciError::Connect { registry, source: error.into() },
-            false => OciError::Interrupted { registry, doing: doing.into(), source: error.into() },
+            true => OciError::Connect { registry, source: innermost(&error).into() },
+            false => {
+                let source = innermost(&error).into();
+                OciError::Interrupted { registry, doing: doing.into(), source }
+            }
         }
     }
 }
@@ -586,18 +589,23 @@ fn without_query(url: &Url) -> String {
 
 /// What TLS says, however deep it is wrapped.
 fn tls_error(error: &reqwest::Error) -> Option<&rustls::Error> {
-    let mut next: Option<&(dyn Error + 'static)> = Some(error);
-    while let Some(error) = next {
-        if let Some(found) = error.downcast_ref::<rustls::Error>() {
-            return Some(found);
-        }
+    causes(error).find_map(|cause| cause.downcast_ref())
+}
+
+/// What it comes from, without the layers on the way, which name themselves and say nothing.
+fn innermost(error: &reqwest::Error) -> String {
+    causes(error).last().map(ToString::to_string).unwrap_or_default()
+}
+
+fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    let first: &(dyn Error + 'static) = error;
+    std::iter::successors(Some(first), |&error| {
         // What is inside an I/O error is not its source: its source is the source of that.
-        next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-            Some(inner) => Some(inner),
+        match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(inner) => Some(inner as &(dyn Error + 'static)),
             None => error.source(),
-        };
-    }
-    None
+        }
+    })
 }
 
 /// The digest that a registry says its answer has, if it says one of ours.

@@ -5,6 +5,7 @@
 //! `<hooks>/<sha256>.json` its record, and `<images>/<sha256>-<engine>.cwasm` the image that this machine
 //! compiled from it.
 
+mod carry;
 mod error;
 mod files;
 mod install;
@@ -27,6 +28,7 @@ use crate::config::read::{OPEN_TO_OTHERS, read_trusted};
 use crate::paths::Paths;
 use crate::sys;
 
+pub use carry::Portrait;
 pub use error::StoreError;
 use files::remove_file;
 pub use record::{

@@ -20,6 +20,10 @@ const GLOBAL_BYTES: usize = 64;
 /// Bytes of a public key line: algorithm, key id, Ed25519 public key.
 const KEY_BYTES: usize = 2 + 8 + 32;
 
+/// Bytes of a secret key line: three algorithms, salt, two limits, key id, key, checksum.
+const SECRET_BYTES: usize = 3 * 2 + 32 + 2 * 8 + 8 + 64 + CHECKSUM_BYTES;
+const CHECKSUM_BYTES: usize = 32;
+
 /// The algorithm of every public key.
 const ED25519: &[u8] = b"Ed";
 
@@ -196,8 +200,13 @@ impl SecretKey {
     /// [`KeyError::Encrypted`] if it needs a password and none is given.
     pub fn parse(text: &str, password: Option<&Zeroizing<String>>) -> Result<Self, KeyError> {
         let boxed = || SecretKeyBox::from_string(text).map_err(|_| KeyError::NotAKey);
-        let encrypted = is_encrypted(text).ok_or(KeyError::NotAKey)?;
+        let bytes = secret_bytes(text).ok_or(KeyError::NotAKey)?;
+        let encrypted = is_encrypted(&bytes).ok_or(KeyError::NotAKey)?;
         let read = match (encrypted, password) {
+            // minisign up to 0.11 leaves the checksum of a key without a password empty.
+            (false, _) if bytes.ends_with(&[0; CHECKSUM_BYTES]) => {
+                minisign::SecretKey::from_bytes(&bytes)
+            }
             (false, _) => boxed()?.into_unencrypted_secret_key(),
             (true, None) => return Err(KeyError::Encrypted),
             (true, Some(password)) => boxed()?.into_secret_key(Some(password.as_str().to_owned())),
@@ -243,10 +252,15 @@ impl fmt::Debug for SecretKey {
     }
 }
 
-/// Whether a secret key file is encrypted; `None` if it is not one. Bytes 2 and 3 name the function
-/// that makes a key of the password, or none.
-fn is_encrypted(text: &str) -> Option<bool> {
+/// What the second line of a secret key file holds.
+fn secret_bytes(text: &str) -> Option<Zeroizing<Vec<u8>>> {
     let bytes = Zeroizing::new(STANDARD.decode(text.lines().nth(1)?.trim()).ok()?);
+    (bytes.len() == SECRET_BYTES).then_some(bytes)
+}
+
+/// Whether a secret key is encrypted; `None` if it is not one. Bytes 2 and 3 name the function that
+/// makes a key of the password, or none.
+fn is_encrypted(bytes: &[u8]) -> Option<bool> {
     match bytes.get(..4)? {
         [b'E', b'd', 0, 0] => Some(false),
         [b'E', b'd', b'S', b'c'] => Some(true),

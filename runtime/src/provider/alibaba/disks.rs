@@ -40,7 +40,9 @@ pub(super) fn recognise(cloud: &[CloudDisk], local: &[LocalDisk], instance: &str
         .zip(found)
         .enumerate()
         .map(|(index, (disk, found))| match found {
-            Some((local, proof)) if claims[&local.device] == 1 => here(disk, local, proof, instance),
+            Some((local, proof)) if claims[&local.device] == 1 => {
+                here(disk, local, proof, instance)
+            }
             _ => nowhere(disk, index, instance),
         })
         .collect();
@@ -306,7 +308,8 @@ mod tests {
 
     #[test]
     fn local_disks_of_the_host_are_left_out_with_a_word() {
-        let host = CloudDisk { category: "local_ssd_pro".into(), ..cloud("d-2", "2", "") };
+        let mut host = cloud("d-2", "2", "");
+        host.category = "local_ssd_pro".into();
         let found = recognise(&[cloud("d-1", "1", ""), host], &[], "i-1");
         assert_eq!(found.len(), 1);
         assert!(found[0].warnings[0].contains("d-2 (local_ssd_pro)"), "{:?}", found[0].warnings);
@@ -351,7 +354,8 @@ mod tests {
 
     #[test]
     fn an_instance_without_any_essd_has_no_usable_disk() {
-        let disk = CloudDisk { category: "cloud_ssd".into(), ..cloud("d-1", "1", "") };
+        let mut disk = cloud("d-1", "1", "");
+        disk.category = "cloud_ssd".into();
         let wanted = recognise(std::slice::from_ref(&disk), &[], "i-1");
         let error = check(&wanted, &[disk], &["cloud_essd".to_owned()]).unwrap_err();
         assert_eq!(error.exit_code, ExitCode::NoUsableDisk);

@@ -156,9 +156,8 @@ impl AlibabaGroup {
 
     /// The disks that have no snapshot in the group yet.
     pub(super) fn not_listed(&self, group: &SnapshotGroup) -> Vec<String> {
-        let is_there = |disk: &&String| {
-            group.members().iter().any(|member| &&member.source_disk_id == disk)
-        };
+        let is_there =
+            |disk: &&String| group.members().iter().any(|member| &&member.source_disk_id == disk);
         self.request.disks.iter().filter(|disk| !is_there(disk)).cloned().collect()
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use stillpoint_alibaba::EcsError;
 use stillpoint_alibaba::api::{GroupFilter, Tag};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::exit::{ecs_error, fail};
@@ -41,27 +42,25 @@ impl AlibabaGroup {
         match std::mem::replace(&mut self.asked, Asked::Nothing) {
             Asked::Nothing => Ok(None),
             Asked::Created(id) => Ok(Some(id)),
-            Asked::Unclear { faulty: true } => {
-                let found = self.look_for(None, AFTER_A_FAULT.min(self.settings.late_group)).await;
-                Ok(found.unwrap_or(None))
-            }
-            Asked::Unclear { faulty: false } => self.look_for(None, self.settings.late_group).await,
+            Asked::Unclear { faulty } => self.look_for(None, faulty).await,
             Asked::Waiting(mut answer) => {
-                let found = self.look_for(Some(&mut answer), self.settings.late_group).await;
+                let found = self.look_for(Some(&mut answer), false).await;
                 answer.abort();
                 found
             }
         }
     }
 
-    /// Looks for the group by its tag, and waits for the answer, until one of them tells.
+    /// Looks for the group by its tag, and waits for the answer, until one of them tells. `faulty`:
+    /// ECS said that it failed.
     async fn look_for(
         &self,
-        mut answer: Option<&mut tokio::task::JoinHandle<Result<String, EcsError>>>,
-        budget: Duration,
+        mut answer: Option<&mut JoinHandle<Result<String, EcsError>>>,
+        mut faulty: bool,
     ) -> Result<Option<String>, ProviderError> {
-        let until = Instant::now() + budget;
-        let by_tag = self.found_by_tag(until.into_std());
+        let began = Instant::now();
+        let budget = self.settings.late_group;
+        let by_tag = self.found_by_tag((began + budget).into_std());
         tokio::pin!(by_tag);
         loop {
             let answered = async {
@@ -70,15 +69,22 @@ impl AlibabaGroup {
                     None => std::future::pending().await,
                 }
             };
+            let patience = if faulty { AFTER_A_FAULT.min(budget) } else { budget };
             tokio::select! {
                 biased;
-                answered = answered => match answered {
-                    Ok(Ok(id)) => return Ok(Some(id)),
-                    Ok(Err(error)) if !error.may_have_happened() => return Ok(None),
-                    _ => answer = None,
-                },
+                answered = answered => {
+                    answer = None;
+                    match answered {
+                        Ok(Ok(id)) => return Ok(Some(id)),
+                        Ok(Err(error)) if !error.may_have_happened() => return Ok(None),
+                        Ok(Err(error)) => faulty = error.api().is_some(),
+                        Err(_) => {}
+                    }
+                }
                 id = &mut by_tag => return Ok(Some(id)),
-                () = sleep_until(until) => return Err(self.not_found(budget)),
+                () = sleep_until(began + patience) => {
+                    return if faulty { Ok(None) } else { Err(self.not_found(budget)) };
+                }
             }
         }
     }
@@ -144,8 +150,7 @@ impl AlibabaGroup {
         let tags = tags::unusable(&self.run_id);
         let mut pause = FIRST_LOOK;
         loop {
-            let groups =
-                self.session.ecs.describe_snapshot_groups(&filter, until.into_std()).await;
+            let groups = self.session.ecs.describe_snapshot_groups(&filter, until.into_std()).await;
             let last_look = Instant::now() + pause >= until;
             match groups {
                 Ok(groups) => {

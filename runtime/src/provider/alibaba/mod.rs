@@ -191,7 +191,9 @@ impl AlibabaProvider {
     fn unsupported(&self, verb: &str, group: &str) -> ProviderError {
         fail(
             ExitCode::Precondition,
-            format!("{verb} is not supported: new disks are made in the console or with CreateDisk"),
+            format!(
+                "{verb} is not supported: new disks are made in the console or with CreateDisk"
+            ),
         )
         .hint(format!(
             "`stillpoint show {}` names the snapshot of each disk; make a disk of it and attach it",

@@ -3,8 +3,14 @@
 //!
 //! `open A main` · `query A SELECT 1` · `query-ms A 50 SELECT SLEEP(9)` · `uint A 5 SET … = ?` ·
 //! `text A five SET … = ?` · `alive A` · `id A` · `info A` · `close A` · `log words` · `sleep 50` ·
-//! `granted` · `run-info` · `kv` · `program` · `fail kind words` · `trap` · `loop` · `eat` ·
+//! `program [50ms] perl -e @ verb … [< text]` · `run …` (as `program`, and fails
+//! if it fails; `@` is [`PROBE`]) · `granted` · `run-info` · `kv` · `kv-set key value` · `kv-get key` ·
+//! `kv-del key` · `burn 50` (ms of processor time) · `chat 50` (calls of the host) · `fail kind words` ·
+//! `trap` · `loop` · `eat` ·
 //! `level crash` · `try <command>` (an error is a result).
+//!
+//! What is kept under the key `undo` is done by `finish`, command by command, and then forgotten: also
+//! by an instance that knows nothing else, after its agent has died.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -13,14 +19,14 @@ use std::hint::black_box;
 wit_bindgen::generate!({ path: "../../../hooks-sdk/wit/since_v0_1_0", world: "hook" });
 
 use exports::stillpoint::hook::lifecycle::{
-    CapabilityNeed, Description, Frozen, Guest, Outcome, Plan, SqlNeed,
+    CapabilityNeed, Description, Frozen, Guest, KvNeed, Outcome, Plan, ProgramNeed, SqlNeed,
 };
 use stillpoint::hook::types::{
     AppError, Consistency, HookError, MetaValue, MetadataEntry, SettingsError,
 };
 use stillpoint::hook::{kv, log, process, run, sql};
 
-/// Tests overwrite what follows the `=` in the finished component.
+/// Tests overwrite what follows the `=` in the finished component: with a way to misbehave, or a version.
 static DESCRIBE: [u8; 24] = *b"PUPPET-DESCRIBE=honest  ";
 
 /// What it asks for on `main`.
@@ -38,8 +44,36 @@ const STATEMENTS: &[&str] = &[
     "FLUSH TABLES WITH READ LOCK",
     "UNLOCK TABLES",
     "SELEKT 1",
+    "INSERT INTO puppet.holds VALUES (1)",
+    "DELETE FROM puppet.holds",
     "asked but never granted",
 ];
+
+/// What it has `perl` do, by the verb that follows: what it sees, what it may, how it ends.
+const PROBE: &str = r#"
+use POSIX; use IO::Handle;
+$| = 1;
+my $verb = shift;
+sub flood { my $x = 'x' x 65536; print $x for 1 .. shift }
+if ($verb eq 'environment') { print map { "$_=$ENV{$_}\n" } sort keys %ENV }
+elsif ($verb eq 'status') { open F, '/proc/self/status'; print <F> }
+elsif ($verb eq 'arguments') { print join '|', @ARGV }
+elsif ($verb eq 'copy') { print <STDIN> }
+elsif ($verb eq 'fail') { print STDERR "no\e[31m luck\n"; exit shift }
+elsif ($verb eq 'write') { open F, '>', $ENV{PROBE_FILE} or die "$!\n"; print F 'x'; close F or die "$!\n"; print 'wrote' }
+elsif ($verb eq 'flood') { flood 1600 }
+elsif ($verb eq 'sleep') { print "begun\n"; sleep 1000 }
+elsif ($verb eq 'leave') { if (!fork) { setsid; while (1) { open F, '>>', $ENV{PROBE_FILE}; print F 'x'; close F } } select undef, undef, undef, 0.2; print 'left' }
+elsif ($verb eq 'hold') {
+    $SIG{$_} = 'IGNORE' for qw(TERM HUP INT PIPE);
+    for (1 .. 3) { if (!fork) { setsid; fork; open F, '>>', $ENV{PROBE_FILE}; F->autoflush(1); print F 'x' while 1 } }
+    if (!fork) { setsid; sleep 1000 }
+    flood 1e9;
+}
+"#;
+
+/// What it asks to feed to it.
+const SCRIPT: &str = "SELECT 1;\nEXIT\n";
 
 #[derive(Default)]
 struct State {
@@ -65,16 +99,37 @@ impl Guest for Puppet {
         }
         Description {
             name: if mode.trim() == "badname" { "../puppet".into() } else { "puppet".into() },
-            version: "0.1.0".into(),
+            version: if mode.starts_with(|c: char| c.is_ascii_digit()) { mode.trim().into() } else { "0.1.0".into() },
             summary: "does what its settings say".into(),
-            settings_schema: r#"{"type":"object","additionalProperties":{"type":"array","items":{"type":"string"}}}"#.into(),
-            needs: vec![CapabilityNeed::Sql(SqlNeed {
-                connection: "main".into(),
-                engines: vec![sql::Engine::Mysql, sql::Engine::Mariadb],
-                statements: STATEMENTS.iter().map(|text| text.to_string()).collect(),
-                reason: "to be tested".into(),
-                required: false,
-            })],
+            settings_schema: match mode.trim() {
+                "noschema" => r#"{"type":"integr"}"#.into(),
+                _ => r#"{"type":"object","additionalProperties":{"type":"array","items":{"type":"string"}}}"#.into(),
+            },
+            needs: vec![
+                CapabilityNeed::Sql(SqlNeed {
+                    connection: "main".into(),
+                    engines: vec![sql::Engine::Mysql, sql::Engine::Mariadb],
+                    statements: STATEMENTS.iter().map(|text| text.to_string()).collect(),
+                    reason: "to be tested".into(),
+                    required: false,
+                }),
+                CapabilityNeed::Program(ProgramNeed {
+                    command: "perl".into(),
+                    arguments: [&["{name}"][..], &["{name}", "{uint}"], &["{name}", "{name}"]]
+                        .iter()
+                        .map(|rest| [&["-e", PROBE], *rest].concat())
+                        .map(|words| words.iter().map(|word| word.to_string()).collect())
+                        .collect(),
+                    stdin_scripts: vec![SCRIPT.into()],
+                    reason: "to be tested".into(),
+                    required: false,
+                }),
+                CapabilityNeed::Kv(KvNeed {
+                    bytes: 1024,
+                    reason: "to undo what it did".into(),
+                    required: false,
+                }),
+            ],
             freeze_budget_ms: 100,
         }
     }
@@ -110,7 +165,24 @@ impl Guest for Puppet {
 
     fn finish() -> Result<(), HookError> {
         log::write(log::Level::Info, "finish", &[]);
-        play("finish")
+        play("finish")?;
+        undo()
+    }
+}
+
+/// What an earlier instance has left to be undone, if it may keep anything.
+fn undo() -> Result<(), HookError> {
+    let Ok(Some(commands)) = kv::get("undo") else { return Ok(()) };
+    for command in String::from_utf8_lossy(&commands).split(';') {
+        act(command.trim())?;
+    }
+    kv::delete("undo").map_err(not_kept)
+}
+
+fn not_kept(error: kv::Error) -> HookError {
+    match error {
+        kv::Error::Denied => HookError::Denied("durable state".into()),
+        other => HookError::Internal(format!("{other:?}")),
     }
 }
 
@@ -171,8 +243,41 @@ fn act(command: &str) -> Result<String, HookError> {
         }
         "granted" => Ok(sql::granted().join(",")),
         "run-info" => Ok(format!("{:?} {:?}", run::get_info(), run::current_phase())),
+        "kv-set" => {
+            kv::set(first, second.as_bytes()).map_err(not_kept)?;
+            Ok("kept".into())
+        }
+        "kv-get" => {
+            let kept = kv::get(first).map_err(not_kept)?;
+            Ok(kept.map_or("nothing".into(), |value| String::from_utf8_lossy(&value).into_owned()))
+        }
+        "kv-del" => {
+            kv::delete(first).map_err(not_kept)?;
+            Ok("forgotten".into())
+        }
+        "burn" => {
+            let until =
+                run::remaining().saturating_sub(rest.parse::<u64>().unwrap_or(0) * 1_000_000);
+            while run::remaining() > until {
+                for turn in 0..100_000_u32 {
+                    black_box(turn);
+                }
+            }
+            Ok("burnt".into())
+        }
+        "chat" => {
+            for _ in 0..rest.parse::<u64>().unwrap_or(0) {
+                black_box(run::cancelled());
+            }
+            Ok("chatted".into())
+        }
         "kv" => Ok(format!("{:?}", kv::get("key"))),
-        "program" => Ok(format!("{:?}", process::run(rest, &[], None, None))),
+        "program" => Ok(match run_program(rest) {
+            Ok(output) => ended(&output),
+            Err(process::Error::Timeout(output)) => format!("timeout, {}", ended(&output)),
+            Err(error) => format!("{error:?}"),
+        }),
+        "run" => run_program(rest).map(|output| ended(&output)).map_err(not_run),
         "level" => {
             let level = if rest == "crash" { Consistency::Crash } else { Consistency::Application };
             STATE.with_borrow_mut(|state| state.level = Some(level));
@@ -203,6 +308,49 @@ fn query(
         1 => format!("{:?}{more}", answer.rows[0]),
         count => format!("{count} rows{more}"),
     })
+}
+
+fn run_program(words: &str) -> Result<process::Output, process::Error> {
+    let (words, stdin) = match words.split_once(" < ") {
+        Some((words, "@")) => (words, Some(SCRIPT)),
+        Some((words, text)) => (words, Some(text)),
+        None => (words, None),
+    };
+    let mut words = words.split(' ').map(|word| if word == "@" { PROBE } else { word }).peekable();
+    let timeout = words.peek().and_then(|word| word.strip_suffix("ms")?.parse::<u64>().ok());
+    if timeout.is_some() {
+        words.next();
+    }
+    let command = words.next().unwrap_or_default();
+    let args: Vec<String> = words.map(str::to_owned).collect();
+    let stdin = stdin.map(str::as_bytes);
+    process::run(command, &args, stdin, timeout.map(|milliseconds| milliseconds * 1_000_000))
+}
+
+/// The beginning of what it wrote, and all of how it ended.
+fn ended(output: &process::Output) -> String {
+    let text =
+        |bytes: &[u8]| String::from_utf8_lossy(bytes.get(..2000).unwrap_or(bytes)).into_owned();
+    format!(
+        "exit {:?} signal {:?} truncated {} bytes {} {}\nstdout {}\nstderr {}",
+        output.exit_code,
+        output.signal,
+        output.truncated,
+        output.stdout.len(),
+        output.stderr.len(),
+        text(&output.stdout),
+        text(&output.stderr)
+    )
+}
+
+fn not_run(error: process::Error) -> HookError {
+    match error {
+        process::Error::Denied(what) => HookError::Denied(what),
+        process::Error::Timeout(output) => {
+            HookError::Timeout(format!("killed after it wrote {} bytes", output.stdout.len()))
+        }
+        other => HookError::Internal(format!("{other:?}")),
+    }
 }
 
 fn failed(error: sql::Error) -> HookError {
