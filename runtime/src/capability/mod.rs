@@ -384,7 +384,7 @@ fn program_section(command: &str, arguments: &str) -> String {
 }
 
 fn sql_section(connection: &str, statement: &str) -> String {
-    format!("[[sql]] connection = \"{connection}\", statements = [\"{statement}\"]")
+    format!("[[sql]] connection = {}, statements = [\"{statement}\"]", template::quoted(connection))
 }
 
 #[cfg(test)]

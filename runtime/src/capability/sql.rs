@@ -5,7 +5,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::timeout_at;
 
 use super::registry::{SessionControl, SessionRegistry};
 use super::statement::{GrantedStatement, ParamType};
@@ -195,15 +196,19 @@ pub(crate) struct SqlHost {
     hook: String,
     powers: Arc<Powers>,
     registry: SessionRegistry,
-    /// Cloned once for each open session.
+    /// Cloned once for each session that the guest holds.
     slots: Arc<()>,
+    /// One for each session that the server may still have: also one that the guest has dropped, until
+    /// the server was told so.
+    places: Arc<Semaphore>,
     statements_left: usize,
 }
 
 impl SqlHost {
     pub(crate) fn new(hook: String, powers: Arc<Powers>, registry: SessionRegistry) -> Self {
         let statements_left = powers.limits.statements;
-        Self { hook, powers, registry, slots: Arc::new(()), statements_left }
+        let places = Arc::new(Semaphore::new(powers.limits.connections));
+        Self { hook, powers, registry, slots: Arc::new(()), places, statements_left }
     }
 
     /// The names of the connections that are granted.
@@ -226,12 +231,28 @@ impl SqlHost {
                 "close one, or raise it",
             ));
         }
+        let place = self.place(deadline).await?;
         let opened = mysql::open(&target, deadline).await?;
-        Ok(self.started(connection, target, opened))
+        Ok(self.started(connection, target, opened, place))
+    }
+
+    /// Waits for a session that the guest has dropped to be gone from the server, if it takes one.
+    async fn place(&self, deadline: Deadline) -> Result<OwnedSemaphorePermit, Refusal> {
+        let free = Arc::clone(&self.places).acquire_owned();
+        match timeout_at(deadline.instant().into(), free).await {
+            Ok(Ok(place)) => Ok(place),
+            Ok(Err(_)) | Err(_) => Err(SqlError::Timeout.into()),
+        }
     }
 
     /// Gives the session a task of its own, known to the registry from its first moment.
-    fn started(&self, connection: &str, target: Target, opened: mysql::Opened) -> SqlSession {
+    fn started(
+        &self,
+        connection: &str,
+        target: Target,
+        opened: mysql::Opened,
+        place: OwnedSemaphorePermit,
+    ) -> SqlSession {
         let (control, end) = self.registry.register(&self.hook);
         let (commands, receiver) = mpsc::channel(1);
         let open = Open {
@@ -242,7 +263,10 @@ impl SqlHost {
             control,
             _slot: Arc::clone(&self.slots),
         };
-        tokio::spawn(mysql::serve(opened, target, receiver, end));
+        tokio::spawn(async move {
+            mysql::serve(opened, target, receiver, end).await;
+            drop(place);
+        });
         SqlSession(Arc::new(open))
     }
 

@@ -24,6 +24,7 @@ pub mod description;
 pub mod digest;
 mod engine;
 mod host;
+mod limiter;
 mod load;
 mod logs;
 pub mod oci;
