@@ -323,11 +323,7 @@ fn a_metadata_service_that_misbehaves_is_noticed_before_anything_is_held() -> Re
         let what = format!("{fault:?}");
         let (run, stall) = bed.run([fault])?;
         ensure!(
-<<<<<<< HEAD
             run.code.is_some_and(|code| [PRECONDITION, NO_ROLE].contains(&code)),
-=======
-            run.code.is_some_and(|code| [1, 13].contains(&code)),
->>>>>>> main
             "{what}: {}",
             run.description()
         );
@@ -357,7 +353,6 @@ fn disks_that_cannot_be_in_a_group_are_refused_before_anything_is_held() -> Resu
             }
         });
     };
-<<<<<<< HEAD
     for (what, exit, how) in [
         (
             "category",
@@ -372,29 +367,6 @@ fn disks_that_cannot_be_in_a_group_are_refused_before_anything_is_held() -> Resu
         run.exited_with(exit).with_context(|| what.to_owned())?;
         let text = run.error_text()?;
         ensure!(text.contains(&data), "{what}: the disk is not named: {text}");
-=======
-    for (what, how) in [
-        (
-            "category",
-            (&|disk: &mut Disk| "cloud_ssd".clone_into(&mut disk.category)) as &dyn Fn(&mut Disk),
-        ),
-        ("multi-attach", &|disk: &mut Disk| disk.multi_attach = true),
-        ("status", &|disk: &mut Disk| "ReIniting".clone_into(&mut disk.status)),
-    ] {
-        change(how);
-        let (run, stall) = bed.run([])?;
-        println!("{what}: exit {:?}", run.code);
-        ensure!(
-            run.code.is_some_and(|code| [1, NO_PERMISSION].contains(&code)),
-            "{what}: {}",
-            run.description()
-        );
-        ensure!(
-            run.error_text()?.contains(&data),
-            "{what}: the disk is not named: {}",
-            run.description()
-        );
->>>>>>> main
         ensure!(stall.duration() < Duration::from_secs(2), "{what}: {:?}", stall.duration());
         ensure!(bed.rig.cloud.calls("CreateSnapshotGroup").is_empty(), "{what}");
     }
