@@ -149,7 +149,11 @@ fn an_answer_that_is_lost_costs_no_snapshot_and_gives_no_second_group() -> Resul
     ] {
         let fault = Fault::on("CreateSnapshotGroup").call(1).connection(connection);
         let (run, stall) = bed.run([fault])?;
-        println!("{connection:?}: exit {:?}, writes stood still for {:?}", run.code, stall.duration());
+        println!(
+            "{connection:?}: exit {:?}, writes stood still for {:?}",
+            run.code,
+            stall.duration()
+        );
         run.succeeded().with_context(|| format!("{connection:?}"))?;
         bed.consistent_group().with_context(|| format!("{connection:?}"))?;
         ensure!(bed.rig.cloud.calls("CreateSnapshotGroup").len() == 2, "{connection:?}");
@@ -161,9 +165,8 @@ fn an_answer_that_is_lost_costs_no_snapshot_and_gives_no_second_group() -> Resul
 #[test]
 fn a_server_that_falls_silent_is_waited_for_until_the_window_ends() -> Result<()> {
     let bed = Bed::new()?;
-    bed.rig.configure(
-        "[deadlines]\nfreeze = \"5s\"\n\n[provider.alibaba]\nlate-group = \"3s\"\n",
-    )?;
+    bed.rig
+        .configure("[deadlines]\nfreeze = \"5s\"\n\n[provider.alibaba]\nlate-group = \"3s\"\n")?;
     for connection in [ConnectionFault::HangAfter, ConnectionFault::HangBefore] {
         let fault = Fault::on("CreateSnapshotGroup").connection(connection);
         let (run, stall) = bed.run([fault])?;
@@ -315,7 +318,11 @@ fn a_metadata_service_that_misbehaves_is_noticed_before_anything_is_held() -> Re
     ] {
         let what = format!("{fault:?}");
         let (run, stall) = bed.run([fault])?;
-        ensure!(run.code.is_some_and(|code| [1, 13].contains(&code)), "{what}: {}", run.description());
+        ensure!(
+            run.code.is_some_and(|code| [1, 13].contains(&code)),
+            "{what}: {}",
+            run.description()
+        );
         ensure!(stall.duration() < Duration::from_secs(2), "{what}: {:?}", stall.duration());
         ensure!(bed.rig.cloud.calls("CreateSnapshotGroup").is_empty(), "{what}");
     }
@@ -343,15 +350,26 @@ fn disks_that_cannot_be_in_a_group_are_refused_before_anything_is_held() -> Resu
         });
     };
     for (what, how) in [
-        ("category", (&|disk: &mut Disk| "cloud_ssd".clone_into(&mut disk.category)) as &dyn Fn(&mut Disk)),
+        (
+            "category",
+            (&|disk: &mut Disk| "cloud_ssd".clone_into(&mut disk.category)) as &dyn Fn(&mut Disk),
+        ),
         ("multi-attach", &|disk: &mut Disk| disk.multi_attach = true),
         ("status", &|disk: &mut Disk| "ReIniting".clone_into(&mut disk.status)),
     ] {
         change(how);
         let (run, stall) = bed.run([])?;
         println!("{what}: exit {:?}", run.code);
-        ensure!(run.code.is_some_and(|code| [1, NO_PERMISSION].contains(&code)), "{what}: {}", run.description());
-        ensure!(run.error_text()?.contains(&data), "{what}: the disk is not named: {}", run.description());
+        ensure!(
+            run.code.is_some_and(|code| [1, NO_PERMISSION].contains(&code)),
+            "{what}: {}",
+            run.description()
+        );
+        ensure!(
+            run.error_text()?.contains(&data),
+            "{what}: the disk is not named: {}",
+            run.description()
+        );
         ensure!(stall.duration() < Duration::from_secs(2), "{what}: {:?}", stall.duration());
         ensure!(bed.rig.cloud.calls("CreateSnapshotGroup").is_empty(), "{what}");
     }
