@@ -323,7 +323,7 @@ async fn a_group_or_a_member_that_fails_is_told_apart() {
     let member = |group| Outcome::FailMember { disk: "d-2".into(), group };
     assert_eq!(settle_fails_with(Outcome::Fail).await, ExitCode::GroupState);
     assert_eq!(settle_fails_with(member(GroupStatus::Failed)).await, ExitCode::MemberState);
-    assert_eq!(settle_fails_with(member(GroupStatus::Accomplished)).await, ExitCode::MemberState);
+    assert_eq!(settle_fails_with(member(GroupStatus::Accomplished)).await, ExitCode::SnapshotState);
     assert_eq!(settle_fails_with(Outcome::Vanish).await, ExitCode::GroupState);
 }
 
