@@ -51,6 +51,27 @@ fn the_schemas_of_the_commands_output_are_checked_in() {
     check::<Vec<AttachedCopy>>("restore.schema.json");
 }
 
+#[test]
+fn the_settings_of_alibaba_are_those_that_the_page_says() {
+    let page = fs::read_to_string(repository().join("docs/alibaba.md")).unwrap();
+    let block = page.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let root = tempfile::tempdir().unwrap();
+    let paths = Paths::under(root.path());
+    let load = |text: &str| {
+        fs::create_dir_all(paths.config()).unwrap();
+        fs::write(Config::path(&paths), text).unwrap();
+        Config::load(&paths).unwrap().provider
+    };
+    let settings = load(block).alibaba.settings(&paths);
+    assert_eq!(settings, load("").alibaba.settings(&paths), "these are the defaults");
+    // What is in a comment is a setting, too.
+    let commented: String = block
+        .lines()
+        .map(|line| line.trim_start_matches("# "))
+        .fold(String::new(), |text, line| text + line + "\n");
+    assert_eq!(load(&commented).alibaba.role.as_deref(), Some("AppSnapshotRoleName"));
+}
+
 /// The text of the README's nth block of TOML.
 fn readme_toml(n: usize) -> String {
     let readme = fs::read_to_string(repository().join("README.md")).unwrap();

@@ -11,11 +11,14 @@
 
 pub mod kv;
 pub(crate) mod mysql;
+mod params;
 pub mod process;
 pub mod registry;
 pub mod sql;
 pub mod statement;
 pub(crate) mod template;
+#[cfg(test)]
+mod twins;
 pub(crate) mod wasi;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,6 +1,7 @@
 //! What quiesces an application: a WebAssembly component, or a pair of legacy scripts.
 //!
 //! ```text
+//! InstallRequest::from_file(file)   oci::pull(…).into_request()   Bundle::read(…).into_request()
 //! HookStore::new(&paths)            the engine; touches no file
 //!   .install(request)               check, compile, describe, keep   (slow: never in a snapshot)
 //!   .list() .inspect(x) .remove(x)
@@ -23,6 +24,8 @@ mod cpu;
 pub mod description;
 pub mod digest;
 mod engine;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod host;
 mod limiter;
 mod load;

@@ -49,7 +49,7 @@ impl Repository {
         let found = self.document(&asked, &types, "the hook's manifest").await?;
         let found = found.ok_or_else(|| OciError::NotFound {
             registry: self.transport.registry(),
-            what: format!("{}", without_scheme(reference)),
+            what: without_scheme(reference),
         })?;
         if found.media_type == INDEX {
             let problem =

@@ -218,8 +218,9 @@ pub(super) fn is_final(error: &EcsError) -> bool {
         EcsError::Api { error, .. } => {
             !error.is_throttling() && !error.is_server_fault() && !error.is_not_found()
         }
-        EcsError::Connect { .. } | EcsError::NoAnswer { .. } | EcsError::TimedOut { .. } => false,
-        _ => true,
+        EcsError::Endless { .. } | EcsError::Endpoint { .. } | EcsError::Tls(_) => true,
+        // A connection, a proxy, a metadata service: each can be there again in a moment.
+        _ => false,
     }
 }
 
