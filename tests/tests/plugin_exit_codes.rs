@@ -115,7 +115,7 @@ fn the_cloud_decides(bench: &PluginBench) -> Result<()> {
         println!("{}", run.last_line());
         run.exited_with(code)?;
         for word in words {
-            ensure!(run.stdout.contains(word), "nothing about {word}: {}", run.description());
+            ensure!(run.last_line().contains(word), "nothing about {word}: {}", run.description());
         }
         let created = cloud.emulator.groups();
         // What is left must not be taken for a snapshot that can be relied on.

@@ -136,10 +136,10 @@ fn whenever_it_is_killed_everything_runs(
         .with_context(|| format!("{moment:?}"))?;
         agent.kill()?;
         let status = agent.wait()?;
-        let killed = Instant::now();
         ensure!(status.code().is_none(), "{moment:?}: it ended by itself");
+        // The window would last 20 s, and this looks within seconds: the guard saw the death. How soon
+        // is measured in `kill_agent`.
         bench.everything_runs().with_context(|| format!("{moment:?}"))?;
-        ensure!(killed.elapsed() < LIMIT, "{moment:?}: {:?}", killed.elapsed());
         nothing_stays(bench, plugin).with_context(|| format!("{moment:?}"))?;
         // The next run cleans up, and does its work.
         bench.clear_scripts()?;
@@ -161,7 +161,10 @@ fn slow_at(bench: &PluginBench, moment: Moment) -> Result<Cloud> {
     Cloud::with(&bench.lab, |scenario| match moment {
         Moment::Metadata => scenario.faults.push(slow("metadata:token")),
         Moment::Window => scenario.faults.push(long("CreateSnapshotGroup")),
-        Moment::Members => scenario.group.unavailable_ms = 60_000,
+        Moment::Members => {
+            scenario.group.unavailable_ms = 60_000;
+            scenario.group.progress_ms = 60_000;
+        }
         Moment::Prescript | Moment::Postscript => {}
     })
 }

@@ -8,8 +8,9 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::timeout_at;
 
+use super::params::check_params;
 use super::registry::{SessionControl, SessionRegistry};
-use super::statement::{GrantedStatement, ParamType};
+use super::statement::GrantedStatement;
 use super::{Denial, Powers, Target, mysql};
 use crate::time::Deadline;
 
@@ -314,85 +315,9 @@ fn limit(message: String, key: &str, next: &str) -> Refusal {
     }
 }
 
-/// Each parameter must be of the granted type. A whole number fits either type that can hold it.
-fn check_params(granted: &GrantedStatement, params: &[Value]) -> Result<(), Refusal> {
-    let text = &granted.text;
-    if granted.params.len() != params.len() {
-        return Err(SqlError::Denied(format!(
-            "statement `{text}` is granted with {} parameters, not {}",
-            granted.params.len(),
-            params.len()
-        ))
-        .into());
-    }
-    for (at, (wanted, value)) in granted.params.iter().zip(params).enumerate() {
-        if !fits(*wanted, value) {
-            return Err(Refusal {
-                error: SqlError::Denied(format!(
-                    "parameter {} of `{text}` is granted as {wanted}, not as {}",
-                    at + 1,
-                    type_name(value)
-                )),
-                hint: Some(format!(
-                    "set its type in `params` of the statement in the grant file to \"{}\"",
-                    type_name(value)
-                )),
-            });
-        }
-    }
-    Ok(())
-}
-
-fn fits(wanted: ParamType, value: &Value) -> bool {
-    match (wanted, value) {
-        (ParamType::Int, Value::Uint64(number)) => i64::try_from(*number).is_ok(),
-        (ParamType::Uint, Value::Int64(number)) => *number >= 0,
-        (wanted, value) => type_name(value) == wanted.to_string(),
-    }
-}
-
-fn type_name(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Boolean(_) => "bool",
-        Value::Int64(_) => "int",
-        Value::Uint64(_) => "uint",
-        Value::Float64(_) => "float",
-        Value::Text(_) => "text",
-        Value::Binary(_) => "binary",
-        Value::Decimal(_) => "decimal, which cannot be a parameter",
-        Value::Temporal(_) => "temporal, which cannot be a parameter",
-        Value::Other(_) => "other, which cannot be a parameter",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn parameters_must_be_of_the_granted_type() {
-        let granted = GrantedStatement {
-            text: "SET SESSION lock_wait_timeout = ?".into(),
-            params: vec![ParamType::Uint],
-        };
-        for (value, allowed) in [
-            (Value::Uint64(5), true),
-            (Value::Int64(5), true),
-            (Value::Int64(-5), false),
-            (Value::Text("5".into()), false),
-            (Value::Null, false),
-            (Value::Decimal("5".into()), false),
-        ] {
-            assert_eq!(
-                check_params(&granted, std::slice::from_ref(&value)).is_ok(),
-                allowed,
-                "{value:?}"
-            );
-        }
-        let refusal = check_params(&granted, &[]).unwrap_err();
-        assert!(refusal.error.to_string().contains("with 1 parameters, not 0"));
-    }
 
     #[test]
     fn a_call_never_gets_longer_than_its_phase_has_left() {

@@ -133,7 +133,11 @@ impl HookStore {
         if !said.is_ok_and(|said| is_as_recorded(&said, &installed.description)) {
             return Err(HookLoadError::Differs { hook: hook(), digest: installed.digest });
         }
-        check_settings(&installed.description, grant)?;
+        let problems = settings_problems(&installed.description, grant);
+        if !problems.is_empty() {
+            let file = grant.file.clone();
+            return Err(HookLoadError::Settings { hook: hook(), problems, file });
+        }
         let identity = Identity {
             name: grant.name.clone(),
             version: installed.description.version,
@@ -161,18 +165,13 @@ fn is_as_recorded(said: &Description, recorded: &Description) -> bool {
     *said == recorded
 }
 
-/// Settings must fit the schema that the hook was installed with. Found before the hook is asked.
-fn check_settings(description: &Description, grant: &HookGrant) -> Result<(), HookLoadError> {
-    let wrong = |problems| HookLoadError::Settings {
-        hook: grant.name.clone(),
-        problems,
-        file: grant.file.clone(),
-    };
-    let schema = SettingsSchema::compile(&description.settings_schema).map_err(|why| {
-        wrong(vec![format!(
+/// What is wrong with the settings, by the schema that the hook was installed with. Found before the
+/// hook is asked.
+fn settings_problems(description: &Description, grant: &HookGrant) -> Vec<String> {
+    match SettingsSchema::compile(&description.settings_schema) {
+        Ok(schema) => schema.problems(&grant.settings, &grant.settings_at),
+        Err(why) => vec![format!(
             "its settings schema cannot be used: {why}; install the hook again, or report this to its author"
-        )])
-    })?;
-    let problems = schema.problems(&grant.settings, &grant.settings_at);
-    if problems.is_empty() { Ok(()) } else { Err(wrong(problems)) }
+        )],
+    }
 }

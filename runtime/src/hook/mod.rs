@@ -24,7 +24,10 @@ mod cpu;
 pub mod description;
 pub mod digest;
 mod engine;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod host;
+pub mod inspection;
 mod limiter;
 mod load;
 mod logs;
@@ -44,11 +47,12 @@ pub use description::{Description, Need};
 pub use digest::Digest;
 pub use engine::EngineError;
 pub use host::RunContext;
+pub use inspection::Inspection;
 pub use load::HookLoadError;
 pub use logs::{DrainedLog, HookLogs, LogLevel, LogLine};
 pub use store::{
-    DetachedSignature, HookStore, Inspection, InstallPolicy, InstallRequest, Installed, Portrait,
-    Signer, Source, StoreError, Tool, signature_beside,
+    DetachedSignature, HookStore, InstallPolicy, InstallRequest, Installed, Portrait, Signer,
+    Source, StoreError, Tool, signature_beside,
 };
 
 use async_trait::async_trait;

@@ -97,10 +97,10 @@ async fn memory(table: &mut Table) {
             table_of("(table 1 funcref) (elem (i32.const 1) $realloc)").component(),
         ),
         (
-            "elements by the hundred thousand",
+            "elements by the ten thousand",
             table_of(&format!(
                 "(table 1 funcref) (elem (i32.const 0) func {})",
-                "$realloc ".repeat(200_000)
+                "$realloc ".repeat(20_000)
             ))
             .component(),
         ),
@@ -111,11 +111,11 @@ async fn memory(table: &mut Table) {
 }
 
 async fn code(table: &mut Table) {
-    let nested = format!("{}{}", "block ".repeat(100_000), "end ".repeat(100_000));
+    let nested = format!("{}{}", "block ".repeat(10_000), "end ".repeat(10_000));
     let body = |text: &str| beside(&format!("(module (func $s {text}) (start $s))"));
     let bombs: Vec<(&str, Vec<u8>)> = vec![
         ("fifty thousand locals", body(&format!("(local {}) unreachable", "i64 ".repeat(50_001)))),
-        ("blocks a hundred thousand deep", body(&format!("{nested} unreachable"))),
+        ("blocks ten thousand deep", body(&format!("{nested} unreachable"))),
         (
             "thirty thousand functions",
             beside(&format!(

@@ -36,7 +36,7 @@ const IMPORTS: &[(&str, &str, &str)] = &[
         "wasi:filesystem/preopens@0.2.0",
     ),
     ("WASI's sockets", "(import \"wasi:sockets/tcp@0.2.6\" (instance))", "wasi:sockets/tcp@0.2.6"),
-    ("WASI's environment", "(import \"wasi:cli/environment@0.2.0\" (instance))", "hooks get no"),
+    ("WASI's environment", "(import \"wasi:cli/environment@0.2.0\" (instance))", "does not export"),
     ("HTTP", "(import \"wasi:http/outgoing-handler@0.2.0\" (instance))", "wasi:http"),
     ("a function", "(import \"system\" (func (param \"command\" string)))", "which no hook gets"),
     (

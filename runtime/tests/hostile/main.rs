@@ -129,3 +129,11 @@ async fn every_attack_of_a_component_is_refused_in_words() {
     others_are_unaffected().await;
     table.finish();
 }
+
+/// The seed of `fuzz/fuzz_targets/component.rs`.
+#[test]
+#[ignore = "writes into the tree"]
+fn the_seed_of_the_fuzz_target_is_written() {
+    let seeds = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds/component");
+    std::fs::write(seeds.join("hook"), mutated::small()).unwrap();
+}
