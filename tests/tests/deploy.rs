@@ -312,7 +312,7 @@ fn text_at(document: &serde_json::Value, pointer: &str) -> Result<String> {
 
 fn version_of(stillpoint: &Stillpoint, file: &Path) -> Result<String> {
     let run = stillpoint.run_json([Path::new("hook"), Path::new("inspect"), file])?;
-    text_at(&run.succeeded()?.json()?, "/description/version")
+    text_at(&run.succeeded()?.json()?, "/version")
 }
 
 /// The same component with another version of the same length: its own, not that of an interface.
