@@ -4,7 +4,7 @@ SHELL := /bin/bash
 DIST  := target/dist/stillpoint
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint unit suites build hooks deny install plugin-package
+.PHONY: help demo test bench lint unit suites fuzz-quick fuzz coverage build hooks deny install plugin-package
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -13,7 +13,7 @@ demo: setup-demo hooks build ## A live MariaDB, a real snapshot, a restore, and 
 	sync # what the build wrote is not to stand in the way of the demo's own disks
 	target/release/demo
 
-test: setup-test lint hooks unit suites ## Everything that must pass before something lands
+test: setup-test lint hooks unit fuzz-quick suites ## Everything that must pass before something lands
 
 bench: setup-bench hooks build ## Windows, holds and stalls against the alternatives, in one run
 	sync
@@ -34,6 +34,15 @@ suites: hooks ## The main job, faults and bad input, on real servers and file sy
 	cargo test -p stillpoint-tests --no-run
 	sync
 	STILLPOINT_BIN=$(CURDIR)/target/debug/stillpoint cargo test -p stillpoint-tests -- --test-threads=1 --nocapture
+
+fuzz-quick: ## Every fuzz target on a fixed number of inputs (a part of make test)
+	scripts/fuzz quick
+
+fuzz: ## Every fuzz target for FUZZ_SECONDS (180) each
+	scripts/fuzz long
+
+coverage: ## Grant matching and capability checks: every branch both ways (needs rustup's llvm-tools)
+	scripts/coverage
 
 build:
 	cargo build --release -p stillpoint -p stillpoint-tests --bins

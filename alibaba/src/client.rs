@@ -151,14 +151,17 @@ impl EcsClient {
             attempt += 1;
             let error = match self.attempt(&call, deadline).await {
                 Ok(answer) => return Ok(answer),
-                Err(error) if call.patience.is_over() => return Err(error),
                 Err(error) => error,
             };
             if !renewed && error.api().is_some_and(ApiError::is_expired_token) {
                 renewed = true;
-                if self.credentials.renew().await.is_ok() {
+                let fresh = self.credentials.renew().await.is_ok();
+                if fresh && Instant::now() < deadline && !call.patience.is_over() {
                     continue;
                 }
+            }
+            if call.patience.is_over() {
+                return Err(error);
             }
             let remaining = deadline.saturating_duration_since(Instant::now());
             let spread = uuid::Uuid::new_v4().as_bytes()[0];

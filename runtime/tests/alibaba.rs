@@ -1,5 +1,7 @@
 //! The provider `alibaba` against the emulator of ECS: everything but the freeze.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -165,8 +167,21 @@ async fn the_window_holds_one_request_on_the_connection_that_was_open() {
     let log = lab.emulator.log();
     let actions: Vec<_> = log.iter().map(|call| call.action.as_str()).collect();
     let look = "DescribeSnapshotGroups";
-    assert_eq!(actions, ["CreateSnapshotGroup", look, look, look]);
+    // Two that show no group, one that shows members of which nothing is known yet.
+    assert_eq!(actions, ["CreateSnapshotGroup", look, look, look, look]);
     assert!(log.iter().all(|call| call.connection == 1), "{log:?}");
+}
+
+#[tokio::test]
+async fn a_member_that_is_listed_and_neither_usable_nor_copied_does_not_end_the_window() {
+    let mut scenario = two_disks();
+    scenario.group.unavailable_looks = 5;
+    scenario.group.progress_looks = 1_000;
+    let lab = Lab::new(scenario);
+    let mut group = lab.prepared().await;
+    lab.emulator.clear_log();
+    group.create(window(5_000)).await.unwrap();
+    assert_eq!(lab.count("DescribeSnapshotGroups"), 6);
 }
 
 #[tokio::test]
@@ -328,6 +343,16 @@ async fn a_group_or_a_member_that_fails_is_told_apart() {
 }
 
 #[tokio::test]
+async fn snapshots_that_may_not_be_looked_at_are_of_unknown_state() {
+    let lab = Lab::new(two_disks());
+    lab.emulator.change(|scenario| scenario.role.deny = vec!["ecs:DescribeSnapshots".into()]);
+    let mut group = lab.prepared().await;
+    group.create(window(5_000)).await.unwrap();
+    let error = group.settle(plenty()).await.unwrap_err();
+    assert_eq!(error.exit_code, ExitCode::SnapshotState, "{error}");
+}
+
+#[tokio::test]
 async fn a_group_that_is_only_slow_is_kept_and_the_run_says_so() {
     let mut scenario = two_disks();
     scenario.group.outcome = Outcome::Never;
@@ -377,6 +402,8 @@ async fn tags_tell_the_level_the_reason_the_hooks_and_what_they_saved() {
         kind: "component".into(),
         version: Some("1.2.0".into()),
         digest: Some(format!("sha256:{}", "ab".repeat(32))),
+        signed_by: None,
+        allowed_unsigned: None,
         level: Level::Application,
         confirmed: true,
         released: true,

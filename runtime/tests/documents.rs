@@ -12,6 +12,7 @@ use stillpoint::config::Config;
 use stillpoint::config::connections::Connections;
 use stillpoint::freeze::{FileSystemOutcome, StatusLine};
 use stillpoint::manifest::Manifest;
+use stillpoint::output::inspect::InspectDocument;
 use stillpoint::output::json::{
     BundleDocument, FailureDocument, PlanDocument, PushDocument, RunDocument, VerifyDocument,
 };
@@ -41,6 +42,7 @@ fn the_schema_of_the_manifest_is_checked_in() {
 fn the_schemas_of_the_commands_output_are_checked_in() {
     check::<RunDocument>("snapshot.schema.json");
     check::<PlanDocument>("plan.schema.json");
+    check::<InspectDocument>("inspect.schema.json");
     check::<VerifyDocument>("verify.schema.json");
     check::<PushDocument>("push.schema.json");
     check::<BundleDocument>("bundle.schema.json");
@@ -49,6 +51,27 @@ fn the_schemas_of_the_commands_output_are_checked_in() {
     check::<Vec<FileSystemOutcome>>("thaw.schema.json");
     check::<Vec<GroupSummary>>("list.schema.json");
     check::<Vec<AttachedCopy>>("restore.schema.json");
+}
+
+#[test]
+fn the_settings_of_alibaba_are_those_that_the_page_says() {
+    let page = fs::read_to_string(repository().join("docs/alibaba.md")).unwrap();
+    let block = page.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let root = tempfile::tempdir().unwrap();
+    let paths = Paths::under(root.path());
+    let load = |text: &str| {
+        fs::create_dir_all(paths.config()).unwrap();
+        fs::write(Config::path(&paths), text).unwrap();
+        Config::load(&paths).unwrap().provider
+    };
+    let settings = load(block).alibaba.settings(&paths);
+    assert_eq!(settings, load("").alibaba.settings(&paths), "these are the defaults");
+    // What is in a comment is a setting, too.
+    let commented: String = block
+        .lines()
+        .map(|line| line.trim_start_matches("# "))
+        .fold(String::new(), |text, line| text + line + "\n");
+    assert_eq!(load(&commented).alibaba.role.as_deref(), Some("AppSnapshotRoleName"));
 }
 
 /// The text of the README's nth block of TOML.
@@ -83,6 +106,26 @@ fn the_readmes_connections_are_read() {
     let (_root, paths) = installation("connections.toml", &readme_toml(1));
     let connections = Connections::load(&paths).unwrap();
     assert_eq!(connections.names().collect::<Vec<_>>(), ["main"]);
+}
+
+#[test]
+fn the_readmes_trusted_key_and_revocations_are_read() {
+    let readme = fs::read_to_string(repository().join("README.md")).unwrap();
+    let blocks: Vec<&str> = readme.split("```toml\n").skip(1).collect();
+    let block = |word: &str| {
+        let block = blocks.iter().find(|block| block.starts_with(word)).unwrap();
+        block.split("```").next().unwrap()
+    };
+    let (_root, paths) = installation("revoked.toml", block("digests"));
+    let (_, public) = stillpoint::hook::vetting::SecretKey::generate(None).unwrap();
+    fs::create_dir(paths.keys()).unwrap();
+    fs::write(paths.keys().join("acme.pub"), public.to_text().unwrap()).unwrap();
+    fs::write(paths.keys().join("acme.toml"), block("hooks")).unwrap();
+    let vetting = stillpoint::hook::vetting::Vetting::load(&paths).unwrap();
+    assert_eq!(
+        vetting.keys().iter().map(|key| key.hooks()).collect::<Vec<_>>(),
+        [["mysql", "acme-*"]]
+    );
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use ecs_emulator::{Disk, Emulator, GroupView, Logged, Scenario};
+use ecs_emulator::{Addresses, Disk, Emulator, GroupView, Logged, Scenario};
 
 use crate::lab::{FileSystem, Lab, attach};
 use crate::oracle::{Restored, RestoredServer};
@@ -38,10 +38,22 @@ impl Cloud {
     /// # Errors
     /// As [`Cloud::new`].
     pub fn with(lab: &Lab, change: impl FnOnce(&mut Scenario)) -> Result<Self> {
-        let disk = |fs: &FileSystem| Disk::at(disk_of(&fs.name), fs.device.display().to_string());
-        let mut scenario = Scenario::with_disks(lab.file_systems().iter().map(disk));
+        let mut scenario = scenario_of(lab);
         change(&mut scenario);
         Ok(Self { emulator: Emulator::start(scenario)?, host: lab.host() })
+    }
+
+    /// As [`Cloud::new`], with an ECS that speaks TLS; and the file of the authority that its
+    /// certificate is from.
+    ///
+    /// # Errors
+    /// If there is no port, or the file cannot be written.
+    pub fn over_tls(lab: &Lab) -> Result<(Self, PathBuf)> {
+        let addresses = Addresses { tls: true, ..Addresses::default() };
+        let emulator = Emulator::start_at(scenario_of(lab), addresses)?;
+        let file = lab.scratch("tls")?.join("authority.pem");
+        std::fs::write(&file, emulator.authority_pem.as_deref().context("TLS")?)?;
+        Ok((Self { emulator, host: lab.host() }, file))
     }
 
     /// The variables of the environment by which the program under test finds it.
@@ -116,6 +128,11 @@ impl Cloud {
 #[must_use]
 pub fn disk_of(file_system: &str) -> String {
     format!("d-lab{file_system}")
+}
+
+fn scenario_of(lab: &Lab) -> Scenario {
+    let disk = |fs: &FileSystem| Disk::at(disk_of(&fs.name), fs.device.display().to_string());
+    Scenario::with_disks(lab.file_systems().iter().map(disk))
 }
 
 fn copy_of(host: &Path, group: &str, name: &str) -> PathBuf {

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ecs_emulator::{Fault, Logged};
-use stillpoint_tests::cloud::disk_of;
+use stillpoint_tests::cloud::{Cloud, disk_of};
 use stillpoint_tests::cloud_rig::{
     CloudRig, ProcessWatch, longest, no_secret_in, no_secret_in_files,
 };
 use stillpoint_tests::file_writers::FileWriters;
 use stillpoint_tests::oracle::examine;
 use stillpoint_tests::rig::{CLIENTS, PATIENCE};
-use stillpoint_tests::stillpoint::{Manifest, NO_SCRIPTS};
+use stillpoint_tests::stillpoint::{Manifest, NO_SCRIPTS, Run, Stillpoint};
 use stillpoint_tests::writers::{Writers, create_tables};
 
 /// As the vendor's service was seen to do.
@@ -122,6 +122,67 @@ fn a_writer_on_an_excluded_disk_never_stalls() -> Result<()> {
     rig.finish()
 }
 
+#[test]
+fn the_older_signature_is_taken_where_it_is_asked_for() -> Result<()> {
+    let rig = CloudRig::new(&["data"], |_| ())?;
+    for (setting, name) in [("acs3", "ACS3-HMAC-SHA256"), ("rpc-v1", "HMAC-SHA1")] {
+        rig.cloud.emulator.clear_groups();
+        rig.cloud.emulator.clear_log();
+        rig.configure(&format!("[provider.alibaba]\nsignature = \"{setting}\"\n"))?;
+        rig.snapshot(&[])?.succeeded()?;
+        ensure!(rig.cloud.the_group()?.tag("FsConsistent") == Some("True"));
+        for logged in rig.cloud.emulator.log() {
+            if let Some(version) = logged.signature {
+                ensure!(serde_json::to_value(version)? == *name, "{logged:#?}");
+            }
+        }
+    }
+    rig.finish()
+}
+
+/// A certificate of nobody we trust is noticed before anything is held.
+#[test]
+fn a_certificate_is_checked() -> Result<()> {
+    let rig = CloudRig::new(&["data"], |_| ())?;
+    let (cloud, authority) = Cloud::over_tls(&rig.lab)?;
+    let stillpoint = Stillpoint::in_cloud(&rig.lab, &cloud)?;
+    let snapshot = || stillpoint.command(["--json", "snapshot", "--name", "tls"]);
+    let run = Run::of(&snapshot().env("SSL_CERT_FILE", &authority).output()?);
+    run.succeeded()?;
+    ensure!(cloud.the_group()?.tag("FsConsistent") == Some("True"));
+
+    cloud.emulator.clear_groups();
+    let other = Cloud::over_tls(&rig.lab)?.1;
+    std::fs::rename(&other, other.with_extension("other"))?;
+    let run = Run::of(&snapshot().env("SSL_CERT_FILE", other.with_extension("other")).output()?);
+    run.exited_with(1)?;
+    ensure!(run.error_text()?.to_lowercase().contains("certificate"), "{}", run.description());
+    ensure!(cloud.emulator.groups().is_empty(), "a request was sent");
+    drop(cloud);
+    rig.finish()
+}
+
+/// The metadata service is asked directly, whatever the environment says: it rejects requests that
+/// came through a proxy, and a proxy would see credentials.
+#[test]
+fn the_metadata_service_is_never_asked_through_a_proxy() -> Result<()> {
+    let rig = CloudRig::new(&["data"], |_| ())?;
+    let proxy = std::net::TcpListener::bind("127.0.0.1:0")?;
+    proxy.set_nonblocking(true)?;
+    let address = format!("http://{}", proxy.local_addr()?);
+    let mut command = rig.stillpoint.command(["--json", "snapshot", "--name", "proxy"]);
+    for variable in ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "ALL_PROXY"] {
+        command.env(variable, &address);
+    }
+    Run::of(&command.output()?).succeeded()?;
+    ensure!(proxy.accept().is_err(), "the proxy was asked");
+    for logged in rig.cloud.emulator.log() {
+        let forwarded = logged.header_names.iter().any(|name| name == "x-forwarded-for");
+        ensure!(!forwarded, "{logged:#?}");
+    }
+    rig.finish()
+}
+
 /// What the metadata service and ECS hand out, and what signs, is seen nowhere: not in what is
 /// printed (all of it, at the loudest), not in files, not on the machine's process list, not in
 /// tags and manifests.
@@ -147,6 +208,9 @@ fn no_secret_is_seen_anywhere() -> Result<()> {
     }
     let mut wrong = rig.stillpoint.command(["list"]);
     outputs.push(wrong.env("STILLPOINT_LOG", "trace").output()?.stderr);
+    let plugin = ["plugin", "-RamRoleName=AppSnapshotRoleName", "-Name=secret"];
+    let output = rig.stillpoint.command(plugin).output()?;
+    outputs.extend([output.stdout, output.stderr]);
     let seen = watch.stop()?;
     let secrets = rig.cloud.emulator.secrets();
     ensure!(secrets.len() >= 3, "only {} secrets were handed out", secrets.len());
@@ -181,7 +245,7 @@ fn a_core_has_no_secret() -> Result<()> {
     let mut child = command.current_dir(&directory).spawn()?;
     wait_for(|| !rig.cloud.calls("CreateSnapshotGroup").is_empty())?;
     let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id())?);
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSEGV)?;
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGABRT)?;
     let status = child.wait()?;
     ensure!(!status.success(), "it was not ended");
     stillpoint_tests::cloud_rig::still_run(&rig.lab)?;

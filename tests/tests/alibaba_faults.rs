@@ -19,12 +19,16 @@ const WINDOW: Duration = Duration::from_secs(5);
 const TOLERANCE: Duration = Duration::from_millis(250);
 
 /// Exit codes, as documented.
+const PRECONDITION: i32 = 1;
 const NO_PERMISSION: i32 = 3;
 const CREATE_FAILED: i32 = 4;
+const GROUP_STATE: i32 = 5;
 const GROUP_TIMED_OUT: i32 = 6;
+const MEMBER_STATE: i32 = 7;
 const TAGS: i32 = 8;
 const NO_ROLE: i32 = 13;
 const QUOTA: i32 = 14;
+const SNAPSHOT_STATE: i32 = 15;
 const IN_PROGRESS: i32 = 16;
 
 /// Two file systems in a cloud, with a writer on each while a snapshot is taken.
@@ -261,11 +265,11 @@ fn a_member_or_a_group_that_fails_is_an_error_and_nothing_is_called_consistent()
     let bed = Bed::new()?;
     let member = |group| Outcome::FailMember { disk: disk_of("log"), group };
     for (outcome, exits) in [
-        (member(GroupStatus::Failed), [5, 7, 15]),
-        (member(GroupStatus::Accomplished), [7, 7, 15]),
-        (member(GroupStatus::Progressing), [7, 7, 15]),
-        (Outcome::Fail, [5, 7, 15]),
-        (Outcome::Vanish, [5, 5, 5]),
+        (member(GroupStatus::Failed), &[GROUP_STATE, MEMBER_STATE][..]),
+        (member(GroupStatus::Accomplished), &[MEMBER_STATE, SNAPSHOT_STATE]),
+        (member(GroupStatus::Progressing), &[MEMBER_STATE, SNAPSHOT_STATE]),
+        (Outcome::Fail, &[GROUP_STATE]),
+        (Outcome::Vanish, &[GROUP_STATE]),
     ] {
         bed.rig.cloud.emulator.change(|scenario| {
             // Late enough for the window to be over.
@@ -319,14 +323,14 @@ fn a_metadata_service_that_misbehaves_is_noticed_before_anything_is_held() -> Re
         let what = format!("{fault:?}");
         let (run, stall) = bed.run([fault])?;
         ensure!(
-            run.code.is_some_and(|code| [1, 13].contains(&code)),
+            run.code.is_some_and(|code| [PRECONDITION, NO_ROLE].contains(&code)),
             "{what}: {}",
             run.description()
         );
         ensure!(stall.duration() < Duration::from_secs(2), "{what}: {:?}", stall.duration());
         ensure!(bed.rig.cloud.calls("CreateSnapshotGroup").is_empty(), "{what}");
     }
-    // Slower than the official clients wait, but not dead: a token is not to be had, the rest is.
+    // A service without tokens, and one with nothing but.
     bed.rig.cloud.emulator.change(|scenario| scenario.metadata.hardened = false);
     bed.run([])?.0.succeeded()?;
     bed.rig.cloud.emulator.change(|scenario| {
@@ -349,27 +353,20 @@ fn disks_that_cannot_be_in_a_group_are_refused_before_anything_is_held() -> Resu
             }
         });
     };
-    for (what, how) in [
+    for (what, exit, how) in [
         (
             "category",
+            PRECONDITION,
             (&|disk: &mut Disk| "cloud_ssd".clone_into(&mut disk.category)) as &dyn Fn(&mut Disk),
         ),
-        ("multi-attach", &|disk: &mut Disk| disk.multi_attach = true),
-        ("status", &|disk: &mut Disk| "ReIniting".clone_into(&mut disk.status)),
+        ("multi-attach", PRECONDITION, &|disk: &mut Disk| disk.multi_attach = true),
+        ("status", CREATE_FAILED, &|disk: &mut Disk| "ReIniting".clone_into(&mut disk.status)),
     ] {
         change(how);
         let (run, stall) = bed.run([])?;
-        println!("{what}: exit {:?}", run.code);
-        ensure!(
-            run.code.is_some_and(|code| [1, NO_PERMISSION].contains(&code)),
-            "{what}: {}",
-            run.description()
-        );
-        ensure!(
-            run.error_text()?.contains(&data),
-            "{what}: the disk is not named: {}",
-            run.description()
-        );
+        run.exited_with(exit).with_context(|| what.to_owned())?;
+        let text = run.error_text()?;
+        ensure!(text.contains(&data), "{what}: the disk is not named: {text}");
         ensure!(stall.duration() < Duration::from_secs(2), "{what}: {:?}", stall.duration());
         ensure!(bed.rig.cloud.calls("CreateSnapshotGroup").is_empty(), "{what}");
     }

@@ -18,9 +18,6 @@ use stillpoint_tests::plugin_manager::{InstalledPlugin, split};
 /// How long a run may take to come to a moment that is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// In which time everything runs again after a kill.
-const LIMIT: Duration = Duration::from_millis(250);
-
 #[test]
 fn the_manager_installs_it_runs_it_and_kills_it() -> Result<()> {
     let bench = PluginBench::new(Duration::from_secs(600))?;
@@ -139,10 +136,10 @@ fn whenever_it_is_killed_everything_runs(
         .with_context(|| format!("{moment:?}"))?;
         agent.kill()?;
         let status = agent.wait()?;
-        let killed = Instant::now();
         ensure!(status.code().is_none(), "{moment:?}: it ended by itself");
+        // The window would last 20 s, and this looks within seconds: the guard saw the death. How soon
+        // is measured in `kill_agent`.
         bench.everything_runs().with_context(|| format!("{moment:?}"))?;
-        ensure!(killed.elapsed() < LIMIT, "{moment:?}: {:?}", killed.elapsed());
         nothing_stays(bench, plugin).with_context(|| format!("{moment:?}"))?;
         // The next run cleans up, and does its work.
         bench.clear_scripts()?;
@@ -153,6 +150,13 @@ fn whenever_it_is_killed_everything_runs(
         next.succeeded().with_context(|| format!("after {moment:?}"))?;
         bench.clear_scripts()?;
     }
+    // Nothing of the dead is left to be finished.
+    let recover = bench.stillpoint.run(["recover"])?;
+    ensure!(
+        recover.succeeded()?.stdout == "nothing was left behind\n",
+        "{}",
+        recover.description()
+    );
     fs::remove_dir_all(bench.stillpoint.config_file("hooks.d"))?;
     Ok(())
 }
@@ -164,7 +168,10 @@ fn slow_at(bench: &PluginBench, moment: Moment) -> Result<Cloud> {
     Cloud::with(&bench.lab, |scenario| match moment {
         Moment::Metadata => scenario.faults.push(slow("metadata:token")),
         Moment::Window => scenario.faults.push(long("CreateSnapshotGroup")),
-        Moment::Members => scenario.group.progress_ms = 60_000,
+        Moment::Members => {
+            scenario.group.unavailable_ms = 60_000;
+            scenario.group.progress_ms = 60_000;
+        }
         Moment::Prescript | Moment::Postscript => {}
     })
 }

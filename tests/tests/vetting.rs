@@ -508,3 +508,44 @@ fn a_manifest_says_on_whose_word_a_hook_ran() -> Result<()> {
     ensure!(manifest.at("/hooks/0/allowed_unsigned")?.is_null());
     lab.finish()
 }
+
+#[test]
+fn one_screen_shows_who_signed_a_hook_and_what_it_gets() -> Result<()> {
+    let operator = Operator::new()?;
+    let module = operator.signed("1.0.0")?;
+    let inspect = |more: &[&str]| {
+        operator.stillpoint(more.iter().chain(&["hook", "inspect", "puppet"]))?.well()
+    };
+    operator.install(&module, &[])?.well()?;
+    let ungranted = inspect(&[])?;
+    ensure!(ungranted.contains("nothing: no file in hooks.d names it"), "{ungranted}");
+
+    operator.grant()?;
+    let file = operator.config("hooks.d/puppet.toml");
+    let text = fs::read_to_string(&file)?;
+    fs::write(&file, text.replace("\"SELECT 1\"", "\"SELECT 99\""))?;
+    let screen = inspect(&[])?;
+    for line in [
+        "puppet 1.0.0: does what its settings say",
+        "by acme (key ",
+        "imports    stillpoint:hook ",
+        "made with  ",
+        "granted   connection main: to be tested",
+        "DENIED    SELECT 1\n",
+        "not asked SELECT 99\n",
+        "granted   SELECT CONNECTION_ID()\n",
+        "2 would be refused",
+        "64 MiB memory",
+    ] {
+        ensure!(screen.contains(line), "not `{line}`:\n{screen}");
+    }
+    ensure!(screen.lines().count() < 40, "more than a screen:\n{screen}");
+
+    operator.revoke("keys = [\"acme\"]")?;
+    let screen = inspect(&[])?;
+    ensure!(screen.contains("REFUSED") && screen.contains("is revoked"), "{screen}");
+    let document: Value = serde_json::from_str(&inspect(&["--json"])?)?;
+    let refused = document["word"]["refused"].as_str().unwrap_or_default();
+    ensure!(refused.contains("is revoked"), "{document:#}");
+    Ok(())
+}

@@ -2,7 +2,9 @@
 //!
 //! `cargo run -p xtask -- componentize <core.wasm> <out.wasm>`
 //! `cargo run -p xtask -- plugin-package <binary> <out.zip>`
+//! `cargo run -p xtask -- coverage <export.json> <file.rs>...`
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
@@ -10,7 +12,8 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 
 const USAGE: &str = "usage: cargo run -p xtask -- componentize <core.wasm> <out.wasm>
-       cargo run -p xtask -- plugin-package <binary> <out.zip>";
+       cargo run -p xtask -- plugin-package <binary> <out.zip>
+       cargo run -p xtask -- coverage <export.json> <file.rs>...";
 
 fn main() -> ExitCode {
     match run() {
@@ -28,6 +31,7 @@ fn run() -> Result<()> {
     match args.as_slice() {
         [verb, from, to] if verb == "componentize" => componentize(from.as_ref(), to.as_ref()),
         [verb, from, to] if verb == "plugin-package" => plugin_package(from.as_ref(), to.as_ref()),
+        [verb, export, files @ ..] if verb == "coverage" => coverage(export.as_ref(), files),
         _ => bail!("{USAGE}"),
     }
 }
@@ -52,6 +56,17 @@ fn plugin_package(binary: &Path, to: &Path) -> Result<()> {
     replace(to, &package)?;
     writeln!(std::io::stdout(), "{}: {} bytes", to.display(), package.len())?;
     Ok(())
+}
+
+/// Prints what is covered of some files; fails if something is not.
+fn coverage(export: &Path, files: &[OsString]) -> Result<()> {
+    let files: Vec<String> = files.iter().map(|it| it.to_string_lossy().into_owned()).collect();
+    let text = std::fs::read_to_string(export)
+        .with_context(|| format!("cannot read {}", export.display()))?;
+    let source = |file: &str| Ok(std::fs::read_to_string(file)?);
+    let (table, enough) = xtask::coverage::judge(&text, &files, source)?;
+    write!(std::io::stdout(), "{table}")?;
+    if enough { Ok(()) } else { bail!("not all of it is covered") }
 }
 
 fn replace(to: &Path, bytes: &[u8]) -> Result<()> {

@@ -11,11 +11,14 @@
 
 pub mod kv;
 pub(crate) mod mysql;
+mod params;
 pub mod process;
 pub mod registry;
 pub mod sql;
 pub mod statement;
 pub(crate) mod template;
+#[cfg(test)]
+mod twins;
 pub(crate) mod wasi;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -297,7 +300,7 @@ fn not_declared(what: &str) -> Denial {
 }
 
 fn sql_section(connection: &str, statement: &str) -> String {
-    format!("[[sql]] connection = \"{connection}\", statements = [\"{statement}\"]")
+    format!("[[sql]] connection = {}, statements = [\"{statement}\"]", template::quoted(connection))
 }
 
 #[cfg(test)]

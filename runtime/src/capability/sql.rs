@@ -5,10 +5,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::timeout_at;
 
+use super::params::check_params;
 use super::registry::{SessionControl, SessionRegistry};
-use super::statement::{GrantedStatement, ParamType};
+use super::statement::GrantedStatement;
 use super::{Denial, Powers, Target, mysql};
 use crate::time::Deadline;
 
@@ -195,15 +197,19 @@ pub(crate) struct SqlHost {
     hook: String,
     powers: Arc<Powers>,
     registry: SessionRegistry,
-    /// Cloned once for each open session.
+    /// Cloned once for each session that the guest holds.
     slots: Arc<()>,
+    /// One for each session that the server may still have: also one that the guest has dropped, until
+    /// the server was told so.
+    places: Arc<Semaphore>,
     statements_left: usize,
 }
 
 impl SqlHost {
     pub(crate) fn new(hook: String, powers: Arc<Powers>, registry: SessionRegistry) -> Self {
         let statements_left = powers.limits.statements;
-        Self { hook, powers, registry, slots: Arc::new(()), statements_left }
+        let places = Arc::new(Semaphore::new(powers.limits.connections));
+        Self { hook, powers, registry, slots: Arc::new(()), places, statements_left }
     }
 
     /// The names of the connections that are granted.
@@ -226,12 +232,28 @@ impl SqlHost {
                 "close one, or raise it",
             ));
         }
+        let place = self.place(deadline).await?;
         let opened = mysql::open(&target, deadline).await?;
-        Ok(self.started(connection, target, opened))
+        Ok(self.started(connection, target, opened, place))
+    }
+
+    /// Waits for a session that the guest has dropped to be gone from the server, if it takes one.
+    async fn place(&self, deadline: Deadline) -> Result<OwnedSemaphorePermit, Refusal> {
+        let free = Arc::clone(&self.places).acquire_owned();
+        match timeout_at(deadline.instant().into(), free).await {
+            Ok(Ok(place)) => Ok(place),
+            Ok(Err(_)) | Err(_) => Err(SqlError::Timeout.into()),
+        }
     }
 
     /// Gives the session a task of its own, known to the registry from its first moment.
-    fn started(&self, connection: &str, target: Target, opened: mysql::Opened) -> SqlSession {
+    fn started(
+        &self,
+        connection: &str,
+        target: Target,
+        opened: mysql::Opened,
+        place: OwnedSemaphorePermit,
+    ) -> SqlSession {
         let (control, end) = self.registry.register(&self.hook);
         let (commands, receiver) = mpsc::channel(1);
         let open = Open {
@@ -242,7 +264,10 @@ impl SqlHost {
             control,
             _slot: Arc::clone(&self.slots),
         };
-        tokio::spawn(mysql::serve(opened, target, receiver, end));
+        tokio::spawn(async move {
+            mysql::serve(opened, target, receiver, end).await;
+            drop(place);
+        });
         SqlSession(Arc::new(open))
     }
 
@@ -290,85 +315,9 @@ fn limit(message: String, key: &str, next: &str) -> Refusal {
     }
 }
 
-/// Each parameter must be of the granted type. A whole number fits either type that can hold it.
-fn check_params(granted: &GrantedStatement, params: &[Value]) -> Result<(), Refusal> {
-    let text = &granted.text;
-    if granted.params.len() != params.len() {
-        return Err(SqlError::Denied(format!(
-            "statement `{text}` is granted with {} parameters, not {}",
-            granted.params.len(),
-            params.len()
-        ))
-        .into());
-    }
-    for (at, (wanted, value)) in granted.params.iter().zip(params).enumerate() {
-        if !fits(*wanted, value) {
-            return Err(Refusal {
-                error: SqlError::Denied(format!(
-                    "parameter {} of `{text}` is granted as {wanted}, not as {}",
-                    at + 1,
-                    type_name(value)
-                )),
-                hint: Some(format!(
-                    "set its type in `params` of the statement in the grant file to \"{}\"",
-                    type_name(value)
-                )),
-            });
-        }
-    }
-    Ok(())
-}
-
-fn fits(wanted: ParamType, value: &Value) -> bool {
-    match (wanted, value) {
-        (ParamType::Int, Value::Uint64(number)) => i64::try_from(*number).is_ok(),
-        (ParamType::Uint, Value::Int64(number)) => *number >= 0,
-        (wanted, value) => type_name(value) == wanted.to_string(),
-    }
-}
-
-fn type_name(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Boolean(_) => "bool",
-        Value::Int64(_) => "int",
-        Value::Uint64(_) => "uint",
-        Value::Float64(_) => "float",
-        Value::Text(_) => "text",
-        Value::Binary(_) => "binary",
-        Value::Decimal(_) => "decimal, which cannot be a parameter",
-        Value::Temporal(_) => "temporal, which cannot be a parameter",
-        Value::Other(_) => "other, which cannot be a parameter",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn parameters_must_be_of_the_granted_type() {
-        let granted = GrantedStatement {
-            text: "SET SESSION lock_wait_timeout = ?".into(),
-            params: vec![ParamType::Uint],
-        };
-        for (value, allowed) in [
-            (Value::Uint64(5), true),
-            (Value::Int64(5), true),
-            (Value::Int64(-5), false),
-            (Value::Text("5".into()), false),
-            (Value::Null, false),
-            (Value::Decimal("5".into()), false),
-        ] {
-            assert_eq!(
-                check_params(&granted, std::slice::from_ref(&value)).is_ok(),
-                allowed,
-                "{value:?}"
-            );
-        }
-        let refusal = check_params(&granted, &[]).unwrap_err();
-        assert!(refusal.error.to_string().contains("with 1 parameters, not 0"));
-    }
 
     #[test]
     fn a_call_never_gets_longer_than_its_phase_has_left() {

@@ -7,7 +7,7 @@ use super::statement::placeholders;
 use crate::config::grants::{Limits, MOST_KV_BYTES};
 use crate::hook::description::{Description, Need};
 use crate::hook::digest::Digest;
-use crate::hook::text::{changes_direction, clean};
+use crate::hook::text::{clean, is_hidden};
 
 /// A ready grant file for a component: everything that it asks for, each with its reason, for the
 /// operator to read and to shorten. `targets` says for names that the component asks for which
@@ -178,8 +178,9 @@ pub(crate) fn quoted(text: &str) -> String {
             '\\' => quoted.push_str("\\\\"),
             '\n' => quoted.push_str("\\n"),
             '\t' => quoted.push_str("\\t"),
-            hidden if hidden.is_control() || changes_direction(hidden) => {
-                quoted.push_str(&format!("\\u{:04X}", u32::from(hidden)));
+            // Written out: what the operator reads is what is granted.
+            hidden if is_hidden(hidden) => {
+                quoted.push_str(&format!("\\U{:08X}", u32::from(hidden)));
             }
             visible => quoted.push(visible),
         }
@@ -197,7 +198,7 @@ mod tests {
 
     #[test]
     fn the_template_is_a_grant_file_that_grants_what_is_asked() {
-        let odd = "SELECT \"a\\\" FROM `t`\n\u{1}";
+        let odd = "SELECT \"a\\\" FROM `t`\n\u{1}\u{200b}\u{e0041}";
         let description = Description {
             name: "db".into(),
             version: "1.0".into(),

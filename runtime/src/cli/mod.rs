@@ -15,7 +15,8 @@ use std::io::Write as _;
 
 use clap::Parser;
 use stillpoint::exit_code::ExitCode;
-use stillpoint::output::{human, json::FailureDocument};
+use stillpoint::output::human;
+use stillpoint::output::json::{self, FailureDocument};
 use stillpoint::paths::Paths;
 use stillpoint::provider::ProviderError;
 
@@ -96,13 +97,13 @@ fn tell(global: &Global, error: &CommandError) -> ExitCode {
             FailureDocument::new(error.exit_code, error.error.as_ref(), error.hint.clone());
         print_json(&document);
     } else {
-        let mut out = std::io::stderr();
-        let _ = writeln!(out, "error: {}", error.error);
-        let _ = write!(out, "{}", human::causes(anyhow::Chain::new(error.error.as_ref()).nth(1)));
-        let _ = writeln!(out, "state: file systems running, nothing was touched");
+        let mut text = format!("error: {}\n", error.error);
+        text.push_str(&human::causes(anyhow::Chain::new(error.error.as_ref()).nth(1)));
+        text.push_str("state: file systems running, nothing was touched\n");
         if let Some(hint) = &error.hint {
-            let _ = writeln!(out, "hint: {hint}");
+            text.push_str(&format!("hint: {hint}\n"));
         }
+        print_error(&text);
     }
     error.exit_code
 }
@@ -114,12 +115,16 @@ fn provider_error(error: ProviderError) -> CommandError {
 
 /// One document on standard output.
 fn print_json(document: &impl serde::Serialize) {
-    let mut out = std::io::stdout().lock();
-    let _ = serde_json::to_writer_pretty(&mut out, document);
-    let _ = writeln!(out);
+    let text = json::text(document).unwrap_or_default();
+    let _ = writeln!(std::io::stdout().lock(), "{text}");
+}
+
+/// Text on standard error.
+fn print_error(text: &str) {
+    let _ = std::io::stderr().write_all(human::visible(text).as_bytes());
 }
 
 /// Text on standard output; a closed pipe is not an error.
 fn print(text: &str) {
-    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    let _ = std::io::stdout().lock().write_all(human::visible(text).as_bytes());
 }

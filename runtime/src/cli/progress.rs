@@ -98,7 +98,7 @@ impl Transfers {
             false => ProgressDrawTarget::hidden(),
         };
         let bar = ProgressBar::with_draw_target(None, target);
-        let style = "├─ {msg} {wide_bar} {binary_bytes} of {binary_total_bytes}";
+        let style = "├─ {msg} {bar:30} {binary_bytes} of {binary_total_bytes}";
         if let Ok(style) = ProgressStyle::with_template(style) {
             bar.set_style(style);
         }
@@ -109,8 +109,10 @@ impl Transfers {
     pub fn watch(&self) -> Watch {
         let bar = self.0.clone();
         Watch::new(move |Transfer { what, done, total }| {
-            bar.set_message(what);
-            bar.set_length(total);
+            if bar.length() != Some(total) {
+                bar.set_length(total);
+                bar.set_message(what);
+            }
             bar.set_position(done);
         })
     }

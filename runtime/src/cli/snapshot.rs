@@ -13,7 +13,7 @@ use stillpoint::sequence::{self, Failure, Report, Request};
 
 use super::args::{Global, Snapshot};
 use super::progress::Printer;
-use super::{CommandError, Outcome, hooks, print, print_json, setup};
+use super::{CommandError, Outcome, hooks, print, print_error, print_json, setup};
 
 /// Takes a snapshot.
 pub fn run(global: &Global, paths: &Paths, args: &Snapshot) -> Outcome {
@@ -90,8 +90,7 @@ fn tell(global: &Global, result: &Result<Report, Failure>) -> ExitCode {
             if global.json {
                 print_json(&RunDocument::from(failure));
             } else {
-                use std::io::Write as _;
-                let _ = std::io::stderr().write_all(human::failure(failure).as_bytes());
+                print_error(&human::failure(failure));
             }
             failure.exit_code()
         }

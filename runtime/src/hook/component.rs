@@ -4,6 +4,7 @@ use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use super::since_v0_1_0::{EXPORT, IMPORTS, VERSION};
+use super::text::{LONGEST_MESSAGE, clean, visible};
 use crate::capability::wasi;
 
 const MAGIC: &[u8] = b"\0asm";
@@ -18,7 +19,8 @@ pub(crate) struct NotAHook {
 }
 
 fn not_a_hook<T>(problem: impl Into<String>, hint: impl Into<String>) -> Result<T, NotAHook> {
-    Err(NotAHook { problem: problem.into(), hint: hint.into() })
+    // The names in it are the component's own.
+    Err(NotAHook { problem: clean(&visible(&problem.into()), LONGEST_MESSAGE), hint: hint.into() })
 }
 
 /// Checks a file's bytes and compiles them. Slow (seconds for an interpreter): never in the path of
@@ -36,7 +38,7 @@ pub(crate) fn compile(engine: &Engine, bytes: &[u8]) -> Result<Component, NotAHo
     Ok(component)
 }
 
-pub(super) fn check_header(bytes: &[u8]) -> Result<(), NotAHook> {
+fn check_header(bytes: &[u8]) -> Result<(), NotAHook> {
     if Engine::detect_precompiled(bytes).is_some() {
         return not_a_hook(
             "it is a compiled image (.cwasm); images are native code and are never accepted",

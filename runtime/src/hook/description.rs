@@ -3,9 +3,15 @@
 use serde::{Deserialize, Serialize};
 
 use super::schema::SettingsSchema;
-use super::text::clean;
+use super::text::{clean, is_hidden, visible};
 use crate::capability::process::Arguments;
 use crate::config::grants::{is_command_name, is_hook_name};
+
+/// More than this nobody reads, in bytes of text; and a record has to stay readable.
+const MOST_TEXT: usize = 512 << 10;
+
+/// Needs, statements, arguments and scripts together.
+const MOST_TEXTS: usize = 2000;
 
 /// What a component says about itself. Names and version are checked, free text is cleaned.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,10 +88,11 @@ impl Description {
     /// # Errors
     /// In words for the hook's author.
     pub(crate) fn checked(mut self) -> Result<Self, String> {
+        self.check_size()?;
         if !is_hook_name(&self.name) {
             return Err(format!(
                 "it calls itself `{}`; a name has lower-case letters, digits, `-`, `_` and `.`, and at most 64 of them",
-                clean(&self.name, 80)
+                shown(&self.name)
             ));
         }
         let in_version = |c: char| c.is_ascii_alphanumeric() || ".-+".contains(c);
@@ -95,7 +102,7 @@ impl Description {
         {
             return Err(format!(
                 "its version is `{}`; a version has letters, digits, `.`, `-` and `+`, and at most 64 of them",
-                clean(&self.version, 80)
+                shown(&self.version)
             ));
         }
         SettingsSchema::compile(&self.settings_schema)
@@ -107,6 +114,25 @@ impl Description {
         }
         Ok(self)
     }
+
+    fn check_size(&self) -> Result<(), String> {
+        let texts: Vec<&str> = self.needs.iter().flat_map(Need::texts).collect();
+        let own = [&self.name, &self.version, &self.summary, &self.settings_schema];
+        let bytes = own.map(String::len).into_iter().chain(texts.iter().map(|text| text.len()));
+        let bytes: usize = bytes.sum();
+        if texts.len() > MOST_TEXTS || bytes > MOST_TEXT {
+            return Err(format!(
+                "it says {} texts of {bytes} bytes about itself; {MOST_TEXTS} and {MOST_TEXT} are the most",
+                texts.len() + own.len()
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// A text that may have anything in it, to be shown in an error.
+fn shown(text: &str) -> String {
+    clean(&visible(text), 200)
 }
 
 impl Need {
@@ -118,7 +144,7 @@ impl Need {
                 if !is_hook_name(connection) {
                     return Err(format!(
                         "it asks for a connection `{}`; a name has lower-case letters, digits, `-`, `_` and `.`",
-                        clean(connection, 80)
+                        shown(connection)
                     ));
                 }
                 statements.iter().collect()
@@ -127,7 +153,7 @@ impl Need {
                 if !is_command_name(command) {
                     return Err(format!(
                         "it asks for a program `{}`; a name has letters, digits, `-`, `_`, `.` and `+`",
-                        clean(command, 80)
+                        shown(command)
                     ));
                 }
                 for words in arguments {
@@ -139,12 +165,27 @@ impl Need {
             }
             Need::Kv { .. } | Need::Wasi { .. } | Need::Other { .. } => Vec::new(),
         };
-        let lines = |text: &str| text.replace(['\n', '\t'], " ");
-        match texts.into_iter().find(|text| clean(text, usize::MAX) != lines(text)) {
+        let is_odd = |text: &&String| text.chars().any(|c| is_hidden(c) && !"\n\t".contains(c));
+        match texts.into_iter().find(is_odd) {
             None => Ok(()),
-            Some(odd) => {
-                Err(format!("it asks for `{}`, which has hidden characters", clean(odd, 200)))
+            Some(odd) => Err(format!("it asks for `{}`, which has hidden characters", shown(odd))),
+        }
+    }
+
+    /// Every text of it.
+    fn texts(&self) -> Vec<&str> {
+        match self {
+            Need::Sql { connection, engines, statements, reason, .. } => {
+                let lists = engines.iter().chain(statements).map(String::as_str);
+                lists.chain([connection.as_str(), reason]).collect()
             }
+            Need::Program { command, arguments, stdin_scripts, reason, .. } => {
+                let lists = arguments.iter().flatten().chain(stdin_scripts).map(String::as_str);
+                lists.chain([command.as_str(), reason]).collect()
+            }
+            Need::Kv { reason, .. } => vec![reason],
+            Need::Wasi { imports } => imports.iter().map(String::as_str).collect(),
+            Need::Other { what } => vec![what],
         }
     }
 

@@ -66,11 +66,13 @@ impl HookEngine {
 }
 
 /// The one configuration, for the engine that compiles and the engine that runs. No WASI, no fuel:
-/// time is bounded by epochs, memory by the store's limiter.
+/// time is bounded by epochs, memory by the store's limiter. No threads: a guest that waits for a
+/// notification of another thread blocks ours, which no epoch interrupts.
 fn config() -> Config {
     let mut config = Config::new();
     config
         .wasm_component_model(true)
+        .wasm_threads(false)
         .epoch_interruption(true)
         .consume_fuel(false)
         .cranelift_opt_level(OptLevel::Speed)

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wasmtime::component::ResourceTable;
-use wasmtime::{StoreLimits, StoreLimitsBuilder};
 
 use super::cancel::CancelToken;
 use super::cpu::CpuMeter;
+use super::limiter::Limiter;
 use super::logs::{HookLogs, LogLevel, LogLine};
 use super::wasi::WasiState;
 use super::{Identity, Phase};
@@ -22,12 +22,6 @@ use crate::time::Deadline;
 
 /// A guest that was told `timeout` by a host call has this long to unwind by itself.
 const UNWIND: Duration = Duration::from_millis(200);
-
-/// Instances, memories and tables of one component; interpreters have dozens (CPython: 38).
-const MOST_PARTS: usize = 128;
-
-/// Elements of one table.
-const MOST_TABLE_ELEMENTS: usize = 100_000;
 
 /// Resources beyond the sessions that a guest may hold at once.
 const SPARE_RESOURCES: usize = 16;
@@ -93,6 +87,9 @@ pub(crate) enum LimitReached {
     /// See [`Limits::cpu_time`].
     #[error("it used more than {0:?} of processor time in one phase")]
     CpuTime(Duration),
+    /// It called the host in `describe`.
+    #[error("it called the host in `describe`, where no import may be called")]
+    Describing,
     /// See [`Limits::calls`].
     #[error("it made more than {0} calls of the host in one phase")]
     Calls(usize),
@@ -102,6 +99,7 @@ impl LimitReached {
     /// What the operator can do next.
     pub(crate) fn hint(self) -> String {
         let key = match self {
+            LimitReached::Describing => return "report it to the hook's author".into(),
             LimitReached::CpuTime(_) => "cpu-time",
             LimitReached::Calls(_) => "calls",
         };
@@ -111,7 +109,7 @@ impl LimitReached {
 
 /// The data of one instance's store.
 pub(crate) struct HostState {
-    pub(crate) memory: StoreLimits,
+    pub(crate) memory: Limiter,
     pub(crate) resources: ResourceTable,
     pub(crate) clock: PhaseClock,
     pub(crate) identity: Arc<Identity>,
@@ -135,14 +133,7 @@ impl HostState {
         clock: PhaseClock,
     ) -> Self {
         let limits = powers.limits;
-        let memory = StoreLimitsBuilder::new()
-            .memory_size(limits.memory_bytes)
-            .table_elements(MOST_TABLE_ELEMENTS)
-            .instances(MOST_PARTS)
-            .tables(MOST_PARTS)
-            .memories(MOST_PARTS)
-            .trap_on_grow_failure(true)
-            .build();
+        let memory = Limiter::new(limits.memory_bytes);
         let mut resources = ResourceTable::new();
         let spare = SPARE_RESOURCES + if powers.wasi() { WASI_RESOURCES } else { 0 };
         resources.set_max_capacity(limits.connections + spare);
@@ -179,8 +170,12 @@ impl HostState {
         self.hint = None;
     }
 
-    /// Counts a call of the host: every function of the contract begins with this.
+    /// Counts a call of the host: every function of the contract begins with this. None may be called
+    /// in `describe`: what a component says about itself is the same for every call and every machine.
     pub(crate) fn count_call(&mut self) -> Result<(), LimitReached> {
+        if self.clock.phase == Phase::Describe {
+            return Err(LimitReached::Describing);
+        }
         let left = self.calls_left.checked_sub(1);
         self.calls_left = left.ok_or(LimitReached::Calls(self.limits.calls))?;
         Ok(())

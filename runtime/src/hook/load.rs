@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::description::Description;
+use super::description::{Description, Need};
 use super::host::RunContext;
 use super::schema::SettingsSchema;
 use super::store::{HookStore, StoreError};
-use super::wasm::WasmHook;
-use super::{Hook, HookFailure, Identity, Provenance};
+use super::wasm::{WasmHook, describe};
+use super::{Digest, Hook, HookFailure, Identity, Provenance};
 use crate::capability::{Powers, PowersError};
 use crate::config::connections::Connections;
 use crate::config::grants::HookGrant;
@@ -38,6 +38,14 @@ pub enum HookLoadError {
         hook: String,
         /// The cause.
         source: ConfigError,
+    },
+    /// It does not say about itself what it said when it was installed.
+    #[error("hook {hook}: its `describe` does not say what it said when it was installed")]
+    Differs {
+        /// Which.
+        hook: String,
+        /// The component.
+        digest: Digest,
     },
     /// It cannot work without something that it is not granted.
     #[error("hook {hook}: {message}")]
@@ -72,6 +80,10 @@ impl HookLoadError {
             HookLoadError::Store { source, .. } => source.hint(),
             HookLoadError::Config { source, .. } => source.hint(),
             HookLoadError::NotGranted { hint, .. } => Some(hint.clone()),
+            HookLoadError::Differs { digest, .. } => Some(format!(
+                "do not run {digest}: a hook that changes what it says, or a record that was changed; \
+                 report it to the hook's author"
+            )),
             HookLoadError::Settings { file, .. } => {
                 Some(format!("correct [settings] in {}", file.display()))
             }
@@ -117,7 +129,15 @@ impl HookStore {
         )?;
         let powers = powers.at(self.paths());
         let ready = self.ready(&installed, &component, powers.wasi()).map_err(in_store)?;
-        check_settings(&installed.description, grant)?;
+        let said = describe(self.engine(), &ready, Deadline::after(VALIDATE)).await;
+        if !said.is_ok_and(|said| is_as_recorded(&said, &installed.description)) {
+            return Err(HookLoadError::Differs { hook: hook(), digest: installed.digest });
+        }
+        let problems = settings_problems(&installed.description, grant);
+        if !problems.is_empty() {
+            let file = grant.file.clone();
+            return Err(HookLoadError::Settings { hook: hook(), problems, file });
+        }
         let identity = Identity {
             name: grant.name.clone(),
             version: installed.description.version,
@@ -137,18 +157,21 @@ impl HookStore {
     }
 }
 
-/// Settings must fit the schema that the hook was installed with. Found before the hook is asked.
-fn check_settings(description: &Description, grant: &HookGrant) -> Result<(), HookLoadError> {
-    let wrong = |problems| HookLoadError::Settings {
-        hook: grant.name.clone(),
-        problems,
-        file: grant.file.clone(),
-    };
-    let schema = SettingsSchema::compile(&description.settings_schema).map_err(|why| {
-        wrong(vec![format!(
+/// What a component says now, and what it said when it was installed; what it imports of WASI was added
+/// to that by the compiler.
+fn is_as_recorded(said: &Description, recorded: &Description) -> bool {
+    let mut recorded = recorded.clone();
+    recorded.needs.retain(|need| !matches!(need, Need::Wasi { .. }));
+    *said == recorded
+}
+
+/// What is wrong with the settings, by the schema that the hook was installed with. Found before the
+/// hook is asked.
+fn settings_problems(description: &Description, grant: &HookGrant) -> Vec<String> {
+    match SettingsSchema::compile(&description.settings_schema) {
+        Ok(schema) => schema.problems(&grant.settings, &grant.settings_at),
+        Err(why) => vec![format!(
             "its settings schema cannot be used: {why}; install the hook again, or report this to its author"
-        )])
-    })?;
-    let problems = schema.problems(&grant.settings, &grant.settings_at);
-    if problems.is_empty() { Ok(()) } else { Err(wrong(problems)) }
+        )],
+    }
 }

@@ -9,6 +9,9 @@ use super::text::clean;
 
 const LONGEST_LINE: usize = 4000;
 
+/// Lines that are kept of one hook, however short: an empty one takes memory, too.
+const MOST_LINES: usize = 2000;
+
 /// One line that a hook logged; cleaned of control characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogLine {
@@ -55,8 +58,15 @@ pub struct HookLogs(Arc<Mutex<Rings>>);
 #[derive(Debug, Default)]
 struct Rings {
     lines: VecDeque<LogLine>,
-    bytes: BTreeMap<String, usize>,
+    kept: BTreeMap<String, Kept>,
     dropped_bytes: u64,
+}
+
+/// How much of one hook's log is kept.
+#[derive(Clone, Copy, Debug, Default)]
+struct Kept {
+    lines: usize,
+    bytes: usize,
 }
 
 impl HookLogs {
@@ -87,7 +97,8 @@ impl HookLogs {
         drained.dropped_bytes
     }
 
-    /// Adds a line; drops that hook's oldest ones if it now has more than `most` bytes.
+    /// Adds a line; drops that hook's oldest ones if it now has more than `most` bytes, or more lines
+    /// than anybody reads.
     pub(crate) fn push(&self, mut line: LogLine, fields: &[(String, String)], most: usize) {
         for (name, value) in fields {
             line.message.push_str(&format!(" {name}={value}"));
@@ -95,9 +106,12 @@ impl HookLogs {
         line.message = clean(&line.message, LONGEST_LINE);
         let mut rings = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let hook = line.hook.clone();
-        *rings.bytes.entry(hook.clone()).or_default() += line.message.len();
+        let kept = rings.kept.entry(hook.clone()).or_default();
+        kept.lines += 1;
+        kept.bytes += line.message.len();
         rings.lines.push_back(line);
-        while rings.bytes.get(&hook).is_some_and(|bytes| *bytes > most) {
+        let too_much = |kept: &Kept| kept.bytes > most || kept.lines > MOST_LINES;
+        while rings.kept.get(&hook).is_some_and(too_much) {
             rings.drop_oldest_of(&hook);
         }
     }
@@ -106,13 +120,16 @@ impl HookLogs {
 impl Rings {
     fn drop_oldest_of(&mut self, hook: &str) {
         let oldest = self.lines.iter().position(|line| line.hook == hook);
-        let length =
-            oldest.and_then(|at| self.lines.remove(at)).map_or(0, |line| line.message.len());
+        let dropped = oldest.and_then(|at| self.lines.remove(at));
+        let length = dropped.as_ref().map_or(0, |line| line.message.len());
         self.dropped_bytes += length as u64;
-        match self.bytes.get_mut(hook) {
-            Some(bytes) if length > 0 => *bytes -= length,
-            // Nothing left to drop: never loop on a bound of zero.
-            _ => drop(self.bytes.remove(hook)),
+        match self.kept.get_mut(hook) {
+            Some(kept) if dropped.is_some() => {
+                kept.lines = kept.lines.saturating_sub(1);
+                kept.bytes = kept.bytes.saturating_sub(length);
+            }
+            // Nothing left to drop: never loop on what cannot be reached.
+            _ => drop(self.kept.remove(hook)),
         }
     }
 }
@@ -150,6 +167,19 @@ mod tests {
         let logs = HookLogs::default();
         logs.push(line("a", "\u{1b}[1mbold"), &[("n".into(), "1\n2".into())], 99);
         assert_eq!(logs.drain().lines[0].message, "bold n=1 2");
+    }
+
+    #[test]
+    fn empty_lines_neither_fill_the_memory_nor_make_room_for_more_bytes() {
+        let logs = HookLogs::default();
+        for _ in 0..3 * MOST_LINES {
+            logs.push(line("a", ""), &[], 8);
+            logs.push(line("a", "1234"), &[], 8);
+        }
+        let drained = logs.drain();
+        assert!(drained.lines.len() <= MOST_LINES, "{} lines", drained.lines.len());
+        let bytes: usize = drained.lines.iter().map(|line| line.message.len()).sum();
+        assert!(bytes <= 8, "{bytes} bytes");
     }
 
     #[test]

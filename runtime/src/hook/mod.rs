@@ -1,6 +1,7 @@
 //! What quiesces an application: a WebAssembly component, or a pair of legacy scripts.
 //!
 //! ```text
+//! InstallRequest::from_file(file)   oci::pull(…).into_request()   Bundle::read(…).into_request()
 //! HookStore::new(&paths)            the engine; touches no file
 //!   .install(request)               check, compile, describe, keep   (slow: never in a snapshot)
 //!   .list() .inspect(x) .remove(x)
@@ -23,7 +24,11 @@ mod cpu;
 pub mod description;
 pub mod digest;
 mod engine;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod host;
+pub mod inspection;
+mod limiter;
 mod load;
 mod logs;
 pub mod oci;
@@ -42,11 +47,12 @@ pub use description::{Description, Need};
 pub use digest::Digest;
 pub use engine::EngineError;
 pub use host::RunContext;
+pub use inspection::Inspection;
 pub use load::HookLoadError;
 pub use logs::{DrainedLog, HookLogs, LogLevel, LogLine};
 pub use store::{
-    DetachedSignature, HookStore, Inspection, InstallPolicy, InstallRequest, Installed, Portrait,
-    Signer, Source, StoreError, Tool, signature_beside,
+    DetachedSignature, HookStore, InstallPolicy, InstallRequest, Installed, Portrait, Signer,
+    Source, StoreError, Tool, signature_beside,
 };
 
 use async_trait::async_trait;

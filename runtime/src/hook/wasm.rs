@@ -25,8 +25,9 @@ use super::cpu::CpuMeter;
 use super::description::Description;
 use super::engine::HookEngine;
 use super::host::{HostState, LimitReached, PhaseClock, RunContext};
+use super::limiter::Exceeded;
 use super::since_v0_1_0::{Called, Instance, Ready};
-use super::text::{LONGEST_MESSAGE, clean};
+use super::text::{LONGEST_MESSAGE, clean, is_hidden, visible};
 use super::{
     Failed, Hook, HookFailure, HookFailureKind, Identity, Outcome, Phase, Prepared, Provenance,
     Quiesced,
@@ -51,6 +52,9 @@ const HOST_CALL_BYTES: usize = 4 << 20;
 const MOST_METADATA_ENTRIES: usize = 256;
 const LONGEST_METADATA_VALUE: usize = 16 << 10;
 const MOST_PATHS: usize = 1024;
+
+/// As the kernel: a longer path leads nowhere.
+const LONGEST_PATH: usize = 4096;
 
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -346,7 +350,7 @@ pub(super) async fn describe(
     let description = bounded(clock, cpu, described)
         .await
         .map_err(|stopped| (clean(&stopped.message, LONGEST_MESSAGE), stopped.hint))?;
-    description.checked().map_err(|why| (why, None))
+    description.checked().map_err(|why| (clean(&visible(&why), LONGEST_MESSAGE), None))
 }
 
 fn new_store(engine: &Engine, state: HostState) -> Store<HostState> {
@@ -392,10 +396,9 @@ fn stopped_by(error: &wasmtime::Error) -> Stopped {
     if let Some(exit) = error.downcast_ref::<I32Exit>() {
         return trapped(format!("it ended itself by exit({})", exit.0));
     }
-    let text = format!("{error:#}");
-    if text.contains("forcing trap when growing memory") {
+    if let Some(exceeded) = error.downcast_ref::<Exceeded>() {
         return at_its_limit(
-            "it wanted more memory than it may have".into(),
+            exceeded.to_string(),
             "raise `memory-bytes` under [limits] in its grant file, or report it to the hook's author"
                 .into(),
         );
@@ -445,11 +448,19 @@ fn checked_plan(plan: Prepared) -> Result<Prepared, Stopped> {
             plan.paths.len()
         )));
     }
-    let is_odd = |path: &&std::path::PathBuf| {
-        !path.is_absolute() || path.to_string_lossy().chars().any(char::is_control)
-    };
-    if let Some(odd) = plan.paths.iter().find(is_odd) {
-        return Err(wrong(format!("it named `{}`, which is not an absolute path", odd.display())));
+    for path in &plan.paths {
+        let text = path.to_string_lossy();
+        let problem = if text.len() > LONGEST_PATH {
+            "which is too long for a path"
+        } else if text.chars().any(is_hidden) {
+            "which has hidden characters"
+        } else if !path.is_absolute() {
+            "which is not an absolute path"
+        } else {
+            continue;
+        };
+        let shown = clean(&visible(&text), 200);
+        return Err(wrong(format!("it named `{shown}`, {problem}")));
     }
     Ok(Prepared { summary: clean(&plan.summary, 200), ..plan })
 }
@@ -464,16 +475,22 @@ fn checked_metadata(entries: Vec<MetadataEntry>) -> Result<Vec<MetadataEntry>, S
     entries.into_iter().map(checked_entry).collect()
 }
 
-/// Values are for machines that restore: kept whole or refused, never cut.
+/// Values are for machines that restore: kept whole or refused, never cut. They are also shown, so what
+/// could steer a terminal is refused; lines and tabs (of GTID sets) are not.
 fn checked_entry(entry: MetadataEntry) -> Result<MetadataEntry, Stopped> {
     let key = clean(&entry.key, 100);
-    let length = match &entry.value {
-        MetadataValue::Text(text) | MetadataValue::Bytes(text) => text.len(),
-        MetadataValue::Integer(_) | MetadataValue::Boolean(_) => 0,
+    let text = match &entry.value {
+        MetadataValue::Text(text) | MetadataValue::Bytes(text) => text.as_str(),
+        MetadataValue::Integer(_) | MetadataValue::Boolean(_) => "",
     };
-    if key != entry.key || key.is_empty() || length > LONGEST_METADATA_VALUE {
+    if key != entry.key || key.is_empty() || text.len() > LONGEST_METADATA_VALUE {
         return Err(wrong(format!(
             "metadata `{key}`: a key has 1 to 100 visible characters, a value at most {LONGEST_METADATA_VALUE} bytes"
+        )));
+    }
+    if text.chars().any(|c| is_hidden(c) && !"\n\r\t".contains(c)) {
+        return Err(wrong(format!(
+            "metadata `{key}` has hidden characters; a value that is not text is saved as bytes"
         )));
     }
     Ok(entry)

@@ -8,6 +8,13 @@ use crate::manifest::{HookRecord, Manifest, MetadataValue, StepRecord, StepResul
 use crate::plan::{Plan, explain};
 use crate::sequence::{Failure, Report};
 
+/// `text` with each character written out that a terminal would act on or not show (`\u{1b}`), but line
+/// ends: what everything that is printed goes through, whoever wrote parts of it.
+#[must_use]
+pub fn visible(text: &str) -> String {
+    crate::hook::text::visible(text)
+}
+
 /// A duration with three significant digits: `1.82 ms`, `640 µs`, `12.4 s`.
 #[must_use]
 pub fn duration(ns: u64) -> String {
@@ -51,7 +58,7 @@ fn line(branch: &str, indent: usize, label: &str, step: &StepRecord) -> String {
     let took = duration(step.ended_ns.saturating_sub(step.began_ns));
     let detail = step.detail.as_deref().unwrap_or_default();
     let width = 12_usize.saturating_sub(indent);
-    format!("{branch}{label:<width$} {took:>9}  {mark}{detail}").trim_end().to_owned()
+    visible(format!("{branch}{label:<width$} {took:>9}  {mark}{detail}").trim_end())
 }
 
 /// The end of a run that made a snapshot.
@@ -128,7 +135,10 @@ pub fn manifest(manifest: &Manifest) -> String {
 
 fn value(value: &MetadataValue) -> String {
     match value {
-        MetadataValue::Text(text) | MetadataValue::Bytes(text) => text.clone(),
+        // On one line: what a hook says can not look like what we say.
+        MetadataValue::Text(text) | MetadataValue::Bytes(text) => {
+            text.replace("\r\n", " ").replace(['\n', '\r', '\t'], " ")
+        }
         MetadataValue::Integer(number) => number.to_string(),
         MetadataValue::Boolean(yes) => yes.to_string(),
     }

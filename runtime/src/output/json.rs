@@ -12,6 +12,27 @@ use crate::sequence::{Failure, Report};
 /// The version of these documents' form. Grows when a reader must change.
 pub const SCHEMA_VERSION: u32 = 1;
 
+/// A document as text, in ASCII where a terminal would act on more: hidden characters, which can only be
+/// inside strings, are written as `\u001b`.
+///
+/// # Errors
+/// If it cannot be written as JSON.
+pub fn text(document: &impl Serialize) -> serde_json::Result<String> {
+    use std::fmt::Write as _;
+    let plain = serde_json::to_string_pretty(document)?;
+    let mut text = String::with_capacity(plain.len());
+    for character in plain.chars() {
+        if character == '\n' || !crate::hook::text::is_hidden(character) {
+            text.push(character);
+            continue;
+        }
+        for unit in character.encode_utf16(&mut [0; 2]) {
+            let _ = write!(text, "\\u{unit:04x}");
+        }
+    }
+    Ok(text)
+}
+
 /// What `stillpoint snapshot --json` prints.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -191,4 +212,22 @@ fn chain(mut cause: Option<&(dyn std::error::Error + 'static)>) -> Vec<String> {
         cause = error.source();
     }
     chain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_would_act_on_is_written_out_and_means_the_same() {
+        let odd = "a\u{9b}2J\u{202e}b\u{e0041}\u{1b}\u{200b}ä";
+        let text = text(&serde_json::json!({ odd: [odd] })).unwrap();
+        assert!(
+            text.contains("ä")
+                && !text.chars().any(|c| c != '\n' && crate::hook::text::is_hidden(c)),
+            "{text}"
+        );
+        let back: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(back, serde_json::json!({ odd: [odd] }));
+    }
 }

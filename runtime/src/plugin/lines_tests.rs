@@ -1,5 +1,3 @@
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use super::*;
 
 const TIME: &str = "2026-11-20 17:01:18.444005807";

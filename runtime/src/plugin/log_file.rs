@@ -211,8 +211,6 @@ fn rotate(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;

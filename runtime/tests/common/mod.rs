@@ -76,6 +76,12 @@ impl Installation {
 
     /// An installation with the puppet. Compiled once for each test binary, then copied.
     pub async fn with_puppet() -> (Self, Digest) {
+        Self::with("puppet", puppet()).await
+    }
+
+    /// An installation with one component, the same for all calls in a test binary. Compiled once,
+    /// then copied.
+    pub async fn with(name: &str, component: &[u8]) -> (Self, Digest) {
         static FIRST: OnceCell<(Paths, Digest)> = OnceCell::const_new();
         // A static is never dropped, so not in a temporary directory; one for each test binary.
         let install = || async {
@@ -83,8 +89,8 @@ impl Installation {
             let _ = std::fs::remove_dir_all(&root);
             let paths = Paths::under(&root);
             std::fs::create_dir_all(&root).unwrap();
-            let file = root.join("puppet.wasm");
-            std::fs::write(&file, puppet()).unwrap();
+            let file = root.join(format!("{name}.wasm"));
+            std::fs::write(&file, component).unwrap();
             let installed = store(&paths).install(request(&file)).await.unwrap();
             (paths, installed.digest)
         };

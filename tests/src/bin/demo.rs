@@ -94,7 +94,7 @@ async fn make_lab(lab_directory: &mut Option<std::path::PathBuf>) -> Result<Rig>
     step(3, "the hook: a WebAssembly component that may send the granted statements, no more");
     tokio::task::block_in_place(|| rig.stillpoint.install_mysql_hook(rig.server.socket()))?;
     println!(
-        "      stillpoint hook install mysql.wasm\n      stillpoint hook grant mysql --accept"
+        "      stillpoint hook sign --key lab.key mysql.wasm      (a key that this lab alone trusts)\n      stillpoint hook install mysql.wasm\n      stillpoint hook grant mysql --accept"
     );
     Ok(rig)
 }

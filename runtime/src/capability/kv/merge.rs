@@ -12,21 +12,27 @@ use super::state::newest;
 use super::states::places;
 use super::worker::Worker;
 
+/// What came of a merge, in words.
+#[derive(Debug, Default)]
+pub(crate) struct Merged {
+    /// What was brought to disk.
+    pub(crate) done: Vec<String>,
+    /// What could not be, and stays where it is.
+    pub(crate) left: Vec<String>,
+}
+
 /// Merges what is on tmpfs into the files on disk, for every hook that has something there, granted
-/// or not. To be called with the run's lock held. Says in words what was done, and what could not
-/// be; that stays where it is, and a hook that asks for it is told.
-pub(crate) async fn merge(paths: &Paths, deadline: Deadline) -> Vec<String> {
+/// or not. To be called with the run's lock held. A hook whose state could not be brought to disk is
+/// told when it asks for it.
+pub(crate) async fn merge(paths: &Paths, deadline: Deadline) -> Merged {
     let (disk, memory) = (paths.state(), paths.state_in_memory());
     let hooks = hooks_in(&memory);
-    if hooks.is_empty() {
-        return Vec::new();
-    }
     let worker = Worker::default();
-    let mut lines = Vec::new();
+    let mut merged = Merged::default();
     for hook in hooks {
         let places = places(&hook, &disk, &memory);
         let name = hook.clone();
-        let merged = worker.run(deadline, move || {
+        let job = worker.run(deadline, move || {
             let (content, ahead) = newest(&places, &name)?;
             if ahead {
                 file::write(&places.disk, &name, &content)?;
@@ -34,19 +40,21 @@ pub(crate) async fn merge(paths: &Paths, deadline: Deadline) -> Vec<String> {
             file::remove(&places.memory)?;
             Ok::<bool, file::StateError>(ahead)
         });
-        match merged.await {
-            Ok(Ok(true)) => {
-                lines.push(format!("the last state of hook {hook} was written to disk"))
+        let stays = match job.await {
+            Ok(Ok(ahead)) => {
+                let line = format!("the last state of hook {hook} was written to disk");
+                merged.done.extend(ahead.then_some(line));
+                continue;
             }
-            Ok(Ok(false)) => {}
             Ok(Err(error)) => {
                 let hint = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
-                lines.push(format!("the last state of hook {hook}: {}{hint}", error.words()));
+                format!("{}{hint}", error.words())
             }
-            Err(error) => lines.push(format!("the last state of hook {hook}: {error}")),
-        }
+            Err(error) => error.to_string(),
+        };
+        merged.left.push(format!("the last state of hook {hook} is not on disk: {stays}"));
     }
-    lines
+    merged
 }
 
 /// Names of hooks that have a file there.

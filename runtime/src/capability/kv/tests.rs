@@ -266,11 +266,13 @@ async fn what_a_killed_agent_left_in_memory_is_read_and_merged_at_the_next_start
     drop((hook, states));
 
     assert_eq!(get(&bed.agent().0, "intent").await.as_deref(), Some("late"), "before the merge");
-    let said = merge(&bed.paths, soon()).await;
-    assert_eq!(said, ["the last state of hook db was written to disk"]);
+    let merged = merge(&bed.paths, soon()).await;
+    assert_eq!(merged.done, ["the last state of hook db was written to disk"]);
+    assert_eq!(merged.left, [""; 0]);
     assert!(!bed.in_memory().exists());
     assert_eq!(get(&bed.agent().0, "intent").await.as_deref(), Some("late"));
-    assert_eq!(merge(&bed.paths, soon()).await, [""; 0], "twice is harmless");
+    let again = merge(&bed.paths, soon()).await;
+    assert!(again.done.is_empty() && again.left.is_empty(), "twice is harmless: {again:?}");
 }
 
 /// Every pair of files that a death can leave, and what must come of it.
@@ -310,8 +312,9 @@ async fn a_damaged_file_in_memory_is_told_and_neither_file_is_touched() {
         let bed = Bed::new();
         bed.leave(&bed.on_disk(), disk);
         bed.leave(&bed.in_memory(), memory);
-        let said = merge(&bed.paths, soon()).await;
-        assert!(said.len() == 1 && said[0].contains("cut short"), "{said:?}");
+        let merged = merge(&bed.paths, soon()).await;
+        assert!(merged.done.is_empty(), "{merged:?}");
+        assert!(merged.left.len() == 1 && merged.left[0].contains("cut short"), "{merged:?}");
         assert_eq!(fs::read(bed.on_disk()).unwrap(), disk);
         assert_eq!(fs::read(bed.in_memory()).unwrap(), memory);
         assert!(matches!(

@@ -6,7 +6,7 @@ use anyhow::anyhow;
 use stillpoint::exit_code::ExitCode;
 use stillpoint::hook::bundle::Bundle;
 use stillpoint::hook::oci::Reference;
-use stillpoint::hook::{InstallPolicy, InstallRequest, StoreError};
+use stillpoint::hook::{InstallPolicy, InstallRequest, Source, StoreError};
 use stillpoint::paths::Paths;
 
 use super::super::args::Global;
@@ -25,8 +25,13 @@ pub fn run(global: &Global, paths: &Paths, args: &Install) -> Outcome {
         return Ok(ExitCode::Ok);
     }
     let name = &installed.description.name;
+    // With the digest of what the tag pointed at: what another machine is to be told to install.
+    let from = match &installed.source {
+        Source::Registry(reference) => format!("from {reference}\n"),
+        Source::File(_) | Source::Bundle(_) => String::new(),
+    };
     print(&format!(
-        "{} {} is installed as {}, {}\n\
+        "{} {} is installed as {}, {}\n{from}\
          nothing is granted yet: `stillpoint hook grant {name}` prints what it asks for and why,\n\
          `stillpoint hook grant {name} --accept` grants all of it\n",
         name,

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use stillpoint::config::Config;
 use stillpoint::config::connections::Connections;
-use stillpoint::config::grants::load_grants;
+use stillpoint::config::grants::{HookGrant, OnFailure, load_grants};
 use stillpoint::consistency::{Level, Reason, ReasonCode};
-use stillpoint::hook::HookLoadError;
+use stillpoint::hook::{HookFailureKind, HookLoadError};
 use stillpoint::paths::Paths;
 use stillpoint::plugin::HookChoice;
 use stillpoint::script::{self, ScriptPair, ScriptSettings};
@@ -22,6 +22,13 @@ pub struct Loaded {
     pub reasons: Vec<Reason>,
 }
 
+impl Loaded {
+    /// There is nothing in `hooks.d`.
+    fn is_empty(&self) -> bool {
+        self.hooks.is_empty() && self.reasons.is_empty()
+    }
+}
+
 /// What `choice` says: of itself the hooks of `hooks.d`, and without any, the legacy scripts.
 pub async fn load(
     paths: &Paths,
@@ -32,7 +39,7 @@ pub async fn load(
     match choice {
         HookChoice::Auto => match components(paths, request).await? {
             none if none.is_empty() => Ok(scripts(config)),
-            hooks => Ok(Loaded { hooks, reasons: Vec::new() }),
+            loaded => Ok(loaded),
         },
         HookChoice::Scripts => Ok(scripts(config)),
         HookChoice::Both => Ok(both(scripts(config), components(paths, request).await?)),
@@ -41,27 +48,62 @@ pub async fn load(
 }
 
 /// The scripts first, because they may take long; then the hooks, which hold what others wait for.
-fn both(mut loaded: Loaded, mut hooks: Vec<PlannedHook>) -> Loaded {
+fn both(mut loaded: Loaded, mut components: Loaded) -> Loaded {
+    let hooks = &mut components.hooks;
     if !loaded.hooks.is_empty() {
         hooks.iter_mut().for_each(|planned| planned.after.push(script::NAME.to_owned()));
     }
-    loaded.hooks.append(&mut hooks);
+    loaded.hooks.append(hooks);
+    loaded.reasons.append(&mut components.reasons);
     loaded
 }
 
-async fn components(paths: &Paths, request: &Request) -> Result<Vec<PlannedHook>, CommandError> {
+async fn components(paths: &Paths, request: &Request) -> Result<Loaded, CommandError> {
     let connections = Connections::load(paths).map_err(setup::config_error)?;
     let grants = load_grants(paths, &connections).map_err(setup::config_error)?;
+    let mut loaded = Loaded { hooks: Vec::new(), reasons: Vec::new() };
     if grants.is_empty() {
-        return Ok(Vec::new());
+        return Ok(loaded);
     }
     let store = open_store(paths)?;
-    let mut hooks = Vec::new();
     for grant in &grants {
-        let hook = store.load(grant, &connections, &request.context).await.map_err(load_error)?;
-        hooks.push(PlannedHook::component(hook, grant.on_failure, grant.after.clone()));
+        match store.load(grant, &connections, &request.context).await {
+            Ok(hook) => loaded.hooks.push(PlannedHook::component(
+                hook,
+                grant.on_failure,
+                grant.after.clone(),
+            )),
+            Err(error) => loaded.reasons.push(left_out(grant, error)?),
+        }
     }
-    Ok(hooks)
+    // What is left out keeps nobody waiting.
+    let names: Vec<String> = loaded.hooks.iter().map(|it| it.hook.name().to_owned()).collect();
+    for planned in &mut loaded.hooks {
+        planned.after.retain(|name| names.contains(name));
+    }
+    Ok(loaded)
+}
+
+/// Why the level is lower: a hook that may fail has failed while it checked its settings. What is wrong
+/// with the configuration, or with what is installed, is for the operator to put right first.
+fn left_out(grant: &HookGrant, error: HookLoadError) -> Result<Reason, CommandError> {
+    match &error {
+        HookLoadError::Invalid(failure)
+            if grant.on_failure == OnFailure::Lower
+                && !matches!(
+                    failure.kind,
+                    HookFailureKind::InvalidSettings | HookFailureKind::Denied
+                ) =>
+        {
+            Ok(Reason {
+                limits_to: Level::FileSystem,
+                code: ReasonCode::HookFailed,
+                detail: failure.to_string(),
+                disks: Vec::new(),
+            })
+        }
+        _ => Err(load_error(error)),
+    }
 }
 
 /// The legacy pair, as the configuration has it.

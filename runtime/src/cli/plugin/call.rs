@@ -73,8 +73,6 @@ impl Call {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
     use super::*;
 
     fn call(line: &[&str]) -> Option<(Option<PathBuf>, Vec<OsString>)> {

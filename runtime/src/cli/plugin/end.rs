@@ -102,11 +102,13 @@ fn from_report(report: &Report) -> End {
     let code = report.exit_code;
     let message = match code {
         ExitCode::Ok => SUCCESS.to_owned(),
+        // The problems come last: they may be long, and the line is cut at its end.
         code => format!(
-            "the snapshot group is there, but exit {} ({}); state: {}",
+            "the snapshot group is there, but exit {} ({}); state: {}; {}",
             code as u8,
             documented(code),
-            report.state
+            report.state,
+            report.problems.join("; ")
         ),
     };
     let last = LastLine::Group { id: manifest.group.clone(), message };

@@ -59,7 +59,7 @@ impl HookStore {
         }
     }
 
-    pub(super) async fn compile(
+    pub(in crate::hook) async fn compile(
         &self,
         module: &[u8],
         source: &Source,

@@ -18,7 +18,6 @@ use std::path::{Path, PathBuf};
 use wasmtime::component::Component;
 
 use super::compile::Compiler;
-use super::description::Description;
 use super::digest::Digest;
 use super::engine::HookEngine;
 use super::since_v0_1_0::Ready;
@@ -41,21 +40,6 @@ use record::{Form, RECORD_VERSION};
 const LONGEST_IMAGE: u64 = 1 << 30;
 
 const LONGEST_RECORD: u64 = 4 << 20;
-
-/// What [`HookStore::inspect`] tells.
-#[derive(Clone, Debug)]
-pub struct Inspection {
-    /// What the component says about itself.
-    pub description: Description,
-    /// Its digest.
-    pub digest: Digest,
-    /// Its size, in bytes.
-    pub bytes: u64,
-    /// The record, if it is installed.
-    pub installed: Option<Installed>,
-    /// The grant files that name it.
-    pub granted_in: Vec<PathBuf>,
-}
 
 /// The installed components, and the engine that runs them.
 #[derive(Clone, Debug)]
@@ -106,35 +90,6 @@ impl HookStore {
         Ok(all)
     }
 
-    /// Tells about an installed hook by name or digest, or about a file that is not installed.
-    ///
-    /// # Errors
-    /// If there is no such hook, or the file is not one.
-    pub async fn inspect(&self, what: &str) -> Result<Inspection, StoreError> {
-        match self.find(what) {
-            Ok(installed) => Ok(Inspection {
-                description: installed.description.clone(),
-                digest: installed.digest,
-                bytes: installed.bytes,
-                granted_in: self.granted_in(&installed.digest)?,
-                installed: Some(installed),
-            }),
-            Err(StoreError::NotInstalled { .. }) if Path::new(what).exists() => {
-                let request = InstallRequest::from_file(Path::new(what))?;
-                let compiled = self.compile(&request.module, &request.source).await?;
-                let digest = Digest::of(&request.module);
-                Ok(Inspection {
-                    description: compiled.facts.description,
-                    digest,
-                    bytes: request.module.len() as u64,
-                    installed: self.find(&digest.to_string()).ok(),
-                    granted_in: self.granted_in(&digest)?,
-                })
-            }
-            Err(other) => Err(other),
-        }
-    }
-
     /// Removes a hook by name or digest.
     ///
     /// # Errors
@@ -182,7 +137,7 @@ impl HookStore {
     }
 
     /// A hook whose digest or signer was revoked since it was installed does not run.
-    fn check_revocation(&self, installed: &Installed) -> Result<(), StoreError> {
+    pub(super) fn check_revocation(&self, installed: &Installed) -> Result<(), StoreError> {
         let revoked = Revocations::load(&self.paths.revoked())?;
         revoked
             .check(&installed.digest, installed.signed_by.as_ref())
@@ -228,7 +183,7 @@ impl HookStore {
         }
     }
 
-    fn find(&self, what: &str) -> Result<Installed, StoreError> {
+    pub(super) fn find(&self, what: &str) -> Result<Installed, StoreError> {
         let not_installed = |there_are| StoreError::NotInstalled { what: what.into(), there_are };
         if let Ok(digest) = what.parse::<Digest>() {
             return match self.read_record(&self.record_path(&digest)) {
@@ -258,7 +213,7 @@ impl HookStore {
     }
 
     /// Grant files that name the digest anywhere: a file that cannot be parsed counts, too.
-    fn granted_in(&self, digest: &Digest) -> Result<Vec<PathBuf>, StoreError> {
+    pub(super) fn granted_in(&self, digest: &Digest) -> Result<Vec<PathBuf>, StoreError> {
         let mut naming = Vec::new();
         for path in grant_files(&self.paths)? {
             let text = fs::read(&path)

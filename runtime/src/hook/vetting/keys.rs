@@ -73,6 +73,11 @@ impl TrustedKeys {
         &self.directory
     }
 
+    /// Each of them, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &TrustedKey> {
+        self.keys.iter()
+    }
+
     pub(super) fn with_id(&self, id: KeyId) -> impl Iterator<Item = &TrustedKey> {
         self.keys.iter().filter(move |key| key.id() == id)
     }

@@ -207,6 +207,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::plan::{BlockNode, Inventory, Scope, plan};
 
     fn cloud(id: &str, serial: &str, device: &str) -> CloudDisk {
         serde_json::from_value(json!({
@@ -359,5 +360,75 @@ mod tests {
         let wanted = recognise(std::slice::from_ref(&disk), &[], "i-1");
         let error = check(&wanted, &[disk], &["cloud_essd".to_owned()]).unwrap_err();
         assert_eq!(error.exit_code, ExitCode::NoUsableDisk);
+    }
+
+    /// Serial numbers at the bottom, file systems at the top: a partition, a volume over a virtio
+    /// and an NVMe disk, a mirror, and a disk of the instance that is none of the cloud's.
+    #[test]
+    fn file_systems_are_frozen_with_the_cloud_disks_that_they_lie_on_at_whatever_depth() {
+        let number = |minor| DevId { major: 253, minor };
+        let cloud = [
+            cloud("d-bp1a", "bp1a", "/dev/xvda"),
+            cloud("d-bp1b", "bp1b", "/dev/xvdb"),
+            cloud("d-bp1c", "bp1c", "/dev/xvdc"),
+            cloud("d-bp1d", "bp1d", "/dev/xvdd"),
+        ];
+        // Found in another order than ECS has them.
+        let local = [
+            local(0, "vda", "bp1a"),
+            local(16, "nvme0n1", "bp1c"),
+            local(32, "vdb", "bp1b"),
+            local(48, "vdc", "bp1d"),
+            local(64, "vdd", ""),
+        ];
+        let mut inventory = Inventory::default();
+        let mut block = |minor, name: &str, partition_of: Option<u32>, slaves: &[u32]| {
+            let node = BlockNode {
+                device: number(minor),
+                name: name.into(),
+                partition_of: partition_of.map(number),
+                slaves: slaves.iter().copied().map(number).collect(),
+                backing: None,
+            };
+            inventory.blocks.insert(number(minor), node);
+        };
+        for disk in &local {
+            block(disk.device.minor, &disk.name, None, &[]);
+        }
+        block(1, "vda1", Some(0), &[]);
+        block(17, "nvme0n1p1", Some(16), &[]);
+        block(100, "dm-0", None, &[17, 32]);
+        block(110, "md0", None, &[32, 48]);
+        inventory.mounts = crate::plan::parse_mountinfo(
+            b"1 0 253:1 / / rw - ext4 /dev/vda1 rw\n\
+              2 1 253:100 / /lvm rw - xfs /dev/mapper/vg-lv rw\n\
+              3 1 253:110 / /mirror rw - ext4 /dev/md0 rw\n\
+              4 1 253:64 / /own rw - ext4 /dev/vdd rw\n",
+        )
+        .unwrap();
+        let disks = recognise(&cloud, &local, "i-1");
+        let planned = |exclude: &[&str]| {
+            let exclude_disks = exclude.iter().map(|id| (*id).to_owned()).collect();
+            let scope = Scope { exclude_disks, ..Scope::default() };
+            let plan = plan(&inventory, &disks, &scope).unwrap();
+            let frozen =
+                plan.file_systems.iter().map(|fs| (fs.mount_point.clone(), fs.disks.clone()));
+            (frozen.collect::<BTreeMap<_, _>>(), plan.reasons)
+        };
+        let (frozen, reasons) = planned(&[]);
+        let on = |place: &str| frozen.get(&PathBuf::from(place)).map(|disks| disks.join(" "));
+        assert_eq!(on("/").as_deref(), Some("d-bp1a"));
+        assert_eq!(on("/lvm").as_deref(), Some("d-bp1b d-bp1c"));
+        assert_eq!(on("/mirror").as_deref(), Some("d-bp1b d-bp1d"));
+        assert_eq!(on("/own"), None, "it is on no disk of the cloud");
+        assert!(reasons.is_empty(), "{reasons:?}");
+
+        // Of the volume and the mirror, a part would be missing: both are named.
+        let (frozen, reasons) = planned(&["d-bp1b"]);
+        assert_eq!(frozen.keys().collect::<Vec<_>>(), [&PathBuf::from("/")]);
+        let named: Vec<&str> = reasons.iter().map(|reason| reason.detail.as_str()).collect();
+        assert!(named.iter().any(|detail| detail.contains("/lvm")), "{named:?}");
+        assert!(named.iter().any(|detail| detail.contains("/mirror")), "{named:?}");
+        assert_eq!(crate::consistency::level_after(&reasons), crate::consistency::Level::Crash);
     }
 }

@@ -8,7 +8,7 @@ use super::NAME;
 use crate::exit_code::ExitCode;
 use crate::provider::ProviderError;
 
-/// Error codes of ECS, of every action but `TagResources`, and where they lead. A `*` at the end
+/// Error codes of ECS, of the actions that come before the group, and where they lead. A `*` at the end
 /// stands for any rest. The first that fits counts; see [`DEFAULTS`] for all others.
 pub const BY_CODE: &[(&str, ExitCode)] = &[
     ("DiskCategory.OperationNotSupported", ExitCode::Precondition),
@@ -40,6 +40,9 @@ pub const DEFAULTS: &[(&str, ExitCode)] = &[
     ("TagResources", ExitCode::Tags),
 ];
 
+/// Actions whose errors lead to one exit code, whatever the error.
+const AFTER_THE_GROUP: &[&str] = &["TagResources", "DescribeSnapshots"];
+
 /// The exit code of an error.
 pub(super) fn exit_code(error: &EcsError) -> ExitCode {
     let by_action = || {
@@ -47,7 +50,8 @@ pub(super) fn exit_code(error: &EcsError) -> ExitCode {
         default.map_or(ExitCode::Unknown, |(_, code)| *code)
     };
     match error {
-        _ if error.action() == Some("TagResources") => ExitCode::Tags,
+        // The group is there: what went wrong then must not read as if nothing was made.
+        _ if AFTER_THE_GROUP.iter().any(|action| Some(*action) == error.action()) => by_action(),
         EcsError::Api { error, .. } => {
             let row = BY_CODE.iter().find(|(pattern, _)| fits(pattern, &error.code));
             row.map_or_else(by_action, |(_, code)| *code)

@@ -84,33 +84,30 @@ impl AlibabaGroup {
         Ok(Some(Seen { group, snapshots }))
     }
 
-    /// What failed: the group as a whole, or a member of it.
+    /// What failed: the group as a whole, members and the group with them, or members of a group
+    /// that does not say so.
     async fn judge(&self, seen: &Seen, deadline: Deadline) -> Result<(), ProviderError> {
-        let failed: Vec<&Snapshot> =
-            seen.snapshots.iter().filter(|it| it.status == Status::Failed).collect();
         let group = &seen.group;
         let id = &group.id;
+        let failed: Vec<&Snapshot> =
+            seen.snapshots.iter().filter(|it| it.status == Status::Failed).collect();
         let mut group_failed = group.status == Status::Failed;
         if !failed.is_empty() && !group_failed {
             // The members were looked at after the group: it may have failed with them.
             let again = self.look(id, deadline).await?;
             group_failed = again.is_some_and(|seen| seen.group.status == Status::Failed);
         }
-        let names: Vec<String> = failed
-            .iter()
-            .map(|it| format!("{} of {}", it.snapshot_id, it.source_disk_id))
-            .collect();
-        let names = names.join(", ");
-        if group_failed && (failed.is_empty() || failed.len() == seen.snapshots.len()) {
+        let all_failed = failed.is_empty() || failed.len() == seen.snapshots.len();
+        if group_failed && all_failed {
             return Err(fail(ExitCode::GroupState, format!("group {id} failed")));
         }
-        if group_failed {
-            let what = format!("group {id} failed, because of its members {names}");
-            return Err(fail(ExitCode::MemberState, what));
-        }
         if !failed.is_empty() {
-            let what = format!("members of group {id} failed: {names}");
-            return Err(fail(ExitCode::SnapshotState, what));
+            let name = |it: &&Snapshot| format!("{} of {}", it.snapshot_id, it.source_disk_id);
+            let names: Vec<String> = failed.iter().map(name).collect();
+            let what = format!("members of group {id} failed: {}", names.join(", "));
+            let says_so =
+                if group_failed { ExitCode::MemberState } else { ExitCode::SnapshotState };
+            return Err(fail(says_so, what));
         }
         let missing = self.not_listed(group);
         if group.status == Status::Accomplished && !missing.is_empty() {

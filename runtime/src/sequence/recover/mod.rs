@@ -45,9 +45,9 @@ pub struct Recovered {
 }
 
 /// Thaws what a dead run of ours left frozen, puts settings back, ends what programs of its hooks
-/// have left, brings hooks' state to disk, runs
-/// the undo of its legacy scripts, and calls `finish`, on a fresh instance, of every hook that it had
-/// begun. What fails is told, and does not keep the rest from being done.
+/// have left, brings hooks' state to disk, runs the undo of its legacy scripts, and calls `finish`, on
+/// a fresh instance, of every hook that it had begun. What fails is told, and does not keep the rest
+/// from being done.
 ///
 /// # Errors
 /// If something may still be frozen, a guard is still at work, or the journal cannot be used.
@@ -59,7 +59,9 @@ pub async fn recover(
     let mut recovered = Recovered { done: recovery.lines(), left: Vec::new() };
     recovered.done.extend(process::end_remains(Deadline::after(PROGRAMS)).await);
     let deadline = Deadline::after(aftermath.finish);
-    recovered.done.extend(kv::merge(aftermath.paths, deadline).await);
+    let state = kv::merge(aftermath.paths, deadline).await;
+    recovered.done.extend(state.done);
+    recovered.left.extend(state.left);
 
     let mut left = recovery.run.map(|run| run.left_hooks()).unwrap_or_default();
     // Before the first try, so that one that takes the agent with it counts, too.

@@ -2,6 +2,7 @@
 //! A table in Markdown on standard output, all numbers in a JSON file.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "it is a report")]
 
+mod alibaba;
 mod database;
 mod hook;
 mod program;
@@ -48,6 +49,8 @@ enum Part {
     Hook,
     /// Start, memory and size of the program
     Program,
+    /// The window around a request to an emulated ECS
+    Alibaba,
 }
 
 /// How often things are measured.
@@ -119,6 +122,9 @@ async fn measure(arguments: &Arguments) -> Result<bool> {
     }
     if arguments.wants(Part::Program) {
         program::measure(rounds, &mut report).await?;
+    }
+    if arguments.wants(Part::Alibaba) {
+        alibaba::measure(rounds, &mut report)?;
     }
     print!("{}", report.markdown());
     if let Some(directory) = arguments.out.parent() {

@@ -1,0 +1,88 @@
+//! Grant matching: two statements are the same only if nothing but white space outside quotes and
+//! comments differs, judged by a second, slower reader that shares no code with the first.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use stillpoint::capability::statement::{fold, placeholders};
+
+fuzz_target!(|text: &str| {
+    let (granted, sent) = text.split_once('\u{1}').unwrap_or((text, ""));
+    let same = fold(granted) == fold(sent);
+    let expected = tokens(granted) == tokens(sent);
+    assert_eq!(same, expected, "{granted:?} and {sent:?}");
+    if same {
+        assert_eq!(placeholders(granted), placeholders(sent));
+    }
+    let padded = format!(" \t{granted}\n ");
+    if !ends_open(granted) {
+        assert_eq!(fold(&padded), fold(granted), "{granted:?}");
+    }
+});
+
+/// What a statement is made of: each piece as it is, white space between pieces as one blank.
+fn tokens(statement: &str) -> String {
+    let mut out = String::new();
+    let mut state = State::Plain;
+    let characters: Vec<char> = statement.chars().collect();
+    let mut at = 0;
+    while at < characters.len() {
+        let (character, next) = (characters[at], characters.get(at + 1).copied());
+        let verbatim = !matches!(state, State::Plain);
+        let taken = state.step(character, next);
+        if !verbatim && matches!(state, State::Plain) && character.is_ascii_whitespace() {
+            if !out.ends_with(BLANK) {
+                out.push(BLANK);
+            }
+        } else {
+            out.extend(&characters[at..at + taken]);
+        }
+        at += taken;
+    }
+    out.trim_matches(BLANK).to_owned()
+}
+
+/// A blank that stands for white space between pieces: no statement has it.
+const BLANK: char = '\u{10ffff}';
+
+fn ends_open(statement: &str) -> bool {
+    let mut state = State::Plain;
+    let characters: Vec<char> = statement.chars().collect();
+    let mut at = 0;
+    while at < characters.len() {
+        at += state.step(characters[at], characters.get(at + 1).copied());
+    }
+    !matches!(state, State::Plain) || statement.ends_with("--")
+}
+
+/// Where in a statement a reader is.
+enum State {
+    Plain,
+    Quoted(char),
+    Line,
+    Comment,
+}
+
+impl State {
+    /// Reads on; how many characters that took.
+    fn step(&mut self, character: char, next: Option<char>) -> usize {
+        match (&self, character) {
+            (State::Plain, '\'' | '"' | '`') => *self = State::Quoted(character),
+            (State::Plain, '#') => *self = State::Line,
+            (State::Plain, '-') if next == Some('-') => return 1,
+            (State::Plain, '/') if next == Some('*') => {
+                *self = State::Comment;
+                return 2;
+            }
+            (State::Quoted(quote), '\\') if *quote != '`' && next.is_some() => return 2,
+            (State::Quoted(quote), _) if character == *quote && next == Some(*quote) => return 2,
+            (State::Quoted(quote), _) if character == *quote => *self = State::Plain,
+            (State::Line, '\n') => *self = State::Plain,
+            (State::Comment, '*') if next == Some('/') => {
+                *self = State::Plain;
+                return 2;
+            }
+            _ => {}
+        }
+        1
+    }
+}
