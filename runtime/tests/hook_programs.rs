@@ -84,7 +84,7 @@ async fn what_the_template_grants_runs_as_nobody_with_nothing() {
     assert!(status.contains(&format!("Uid:\t{nobody}\t{nobody}\t{nobody}\t{nobody}\n")));
     assert_eq!(stdout(2).0, "two");
     assert_eq!(stdout(3).0, "SELECT 1;\nEXIT\n");
-    assert_eq!(stdout(4).1, "no\u{1b}[31m luck\n");
+    assert_eq!(stdout(4).1, "no luck\n");
 }
 
 #[tokio::test]
@@ -101,7 +101,7 @@ async fn what_is_not_granted_is_denied_with_the_line_to_add() {
         ("run perl -e print(1) x", AS_GRANTED, "is not granted", "\"print(1)\", \"x\"],"),
         ("run perl -e @ arguments a;b", AS_GRANTED, "is not granted", "\"a;b\"],"),
         ("run perl -e @ arguments ../b", AS_GRANTED, "is not granted", "\"../b\"],"),
-        ("run perl -e @ arguments a\u{1b}[2J", AS_GRANTED, "is not granted", "a\\u001B[2J\"],"),
+        ("run perl -e @ arguments a\u{1b}[2J", AS_GRANTED, "is not granted", "001B[2J\"],"),
         (
             "run perl -e @ copy < DROP",
             AS_GRANTED,

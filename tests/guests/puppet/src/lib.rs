@@ -59,7 +59,7 @@ if ($verb eq 'environment') { print map { "$_=$ENV{$_}\n" } sort keys %ENV }
 elsif ($verb eq 'status') { open F, '/proc/self/status'; print <F> }
 elsif ($verb eq 'arguments') { print join '|', @ARGV }
 elsif ($verb eq 'copy') { print <STDIN> }
-elsif ($verb eq 'fail') { print STDERR "no\e[31m luck\n"; exit shift }
+elsif ($verb eq 'fail') { print STDERR "no luck\n"; exit shift }
 elsif ($verb eq 'write') { open F, '>', $ENV{PROBE_FILE} or die "$!\n"; print F 'x'; close F or die "$!\n"; print 'wrote' }
 elsif ($verb eq 'flood') { flood 1600 }
 elsif ($verb eq 'sleep') { print "begun\n"; sleep 1000 }
