@@ -1,5 +1,7 @@
 //! The client against the emulator, which is held to the vendor's own SDKs.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 mod support;
 
 use std::collections::BTreeSet;
@@ -51,7 +53,8 @@ async fn whole_life(ecs: &EcsClient, emulator: &Emulator) {
     assert_eq!(emulator.groups()[0].tag("AppConsistent"), Some("True"));
     ecs.delete_snapshot_group(&id, plenty()).await.unwrap();
     assert!(emulator.groups().is_empty());
-    ecs.delete_snapshot_group(&id, plenty()).await.expect("what is gone is deleted");
+    // What is gone is deleted.
+    ecs.delete_snapshot_group(&id, plenty()).await.unwrap();
 }
 
 #[tokio::test]

@@ -27,8 +27,8 @@ mod engine;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod host;
-mod limiter;
 pub mod inspection;
+mod limiter;
 mod load;
 mod logs;
 pub mod oci;

@@ -84,7 +84,8 @@ impl AlibabaGroup {
         Ok(Some(Seen { group, snapshots }))
     }
 
-    /// What failed: the group as a whole, or members of it.
+    /// What failed: the group as a whole, members and the group with them, or members of a group
+    /// that does not say so.
     async fn judge(&self, seen: &Seen, deadline: Deadline) -> Result<(), ProviderError> {
         let group = &seen.group;
         let id = &group.id;
@@ -104,7 +105,9 @@ impl AlibabaGroup {
             let name = |it: &&Snapshot| format!("{} of {}", it.snapshot_id, it.source_disk_id);
             let names: Vec<String> = failed.iter().map(name).collect();
             let what = format!("members of group {id} failed: {}", names.join(", "));
-            return Err(fail(ExitCode::MemberState, what));
+            let says_so =
+                if group_failed { ExitCode::MemberState } else { ExitCode::SnapshotState };
+            return Err(fail(says_so, what));
         }
         let missing = self.not_listed(group);
         if group.status == Status::Accomplished && !missing.is_empty() {
