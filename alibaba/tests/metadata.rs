@@ -1,5 +1,7 @@
 //! The metadata service and the credentials, against the emulator.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 mod support;
 
 use std::process::Command;

@@ -1,5 +1,7 @@
 //! The provider `alibaba` against the emulator of ECS: everything but the freeze.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -40,10 +40,10 @@ impl Tag {
 fn within_limits(text: &str) -> String {
     let text = text.replace("://", ":");
     let reserved = ["aliyun", "acs:"];
-    let starts = |prefix: &&str| {
+    let starts = |prefix: &str| {
         text.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
     };
-    let prefix = if reserved.iter().any(|prefix| starts(&prefix)) { "_" } else { "" };
+    let prefix = if reserved.iter().any(|prefix| starts(prefix)) { "_" } else { "" };
     let shown = text.chars().map(|c| if c.is_control() { ' ' } else { c });
     prefix.chars().chain(shown).take(LONGEST).collect()
 }

@@ -281,12 +281,18 @@ async fn it_cannot_signal_who_runs_as_its_user() {
         return;
     }
     let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
-    let mut other = std::process::Command::new("sleep");
-    let mut other = other.arg("1000").uid(nobody.uid.as_raw()).spawn().unwrap();
-    let bench = Bench::perl(&format!("print kill('KILL', {}) ? 'killed' : \"$!\"", other.id()));
+    struct Sleeper(std::process::Child);
+    impl Drop for Sleeper {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+    let mut sleep = std::process::Command::new("sleep");
+    let other = Sleeper(sleep.arg("1000").uid(nobody.uid.as_raw()).spawn().unwrap());
+    let bench = Bench::perl(&format!("print kill('KILL', {}) ? 'killed' : \"$!\"", other.0.id()));
     let said = text(&bench.run().await.stdout);
-    other.kill().unwrap();
-    other.wait().unwrap();
+    drop(other);
     assert_eq!(said, "Operation not permitted");
     // Its twin: what it has started itself.
     let own = Bench::perl("my $p = fork; if (!$p) { sleep 100 } print kill('KILL', $p)");
