@@ -2,6 +2,8 @@
 //! refusals, failures. Whatever happens: the file systems run, there is never a second group, and no
 //! group is called consistent that is not.
 
+#![expect(clippy::print_stdout, reason = "what was measured is for whoever reads the tests")]
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
