@@ -41,7 +41,7 @@ fuzz-quick: ## Every fuzz target on a fixed number of inputs (a part of make tes
 fuzz: ## Every fuzz target for FUZZ_SECONDS (180) each
 	scripts/fuzz long
 
-coverage: ## Grant matching and capability checks: every region and branch (needs rustup's llvm-tools)
+coverage: ## Grant matching and capability checks: every branch both ways (needs rustup's llvm-tools)
 	scripts/coverage
 
 build:

@@ -167,8 +167,21 @@ async fn the_window_holds_one_request_on_the_connection_that_was_open() {
     let log = lab.emulator.log();
     let actions: Vec<_> = log.iter().map(|call| call.action.as_str()).collect();
     let look = "DescribeSnapshotGroups";
-    assert_eq!(actions, ["CreateSnapshotGroup", look, look, look]);
+    // Two that show no group, one that shows members of which nothing is known yet.
+    assert_eq!(actions, ["CreateSnapshotGroup", look, look, look, look]);
     assert!(log.iter().all(|call| call.connection == 1), "{log:?}");
+}
+
+#[tokio::test]
+async fn a_member_that_is_listed_and_neither_usable_nor_copied_does_not_end_the_window() {
+    let mut scenario = two_disks();
+    scenario.group.unavailable_looks = 5;
+    scenario.group.progress_looks = 1_000;
+    let lab = Lab::new(scenario);
+    let mut group = lab.prepared().await;
+    lab.emulator.clear_log();
+    group.create(window(5_000)).await.unwrap();
+    assert_eq!(lab.count("DescribeSnapshotGroups"), 6);
 }
 
 #[tokio::test]

@@ -73,7 +73,7 @@ async fn what_a_hook_keeps_is_there_in_the_next_run_and_not_in_validate() {
     installation.grant("puppet", &digest, &[("validate", &["kv-get a"])], KV);
     let error = installation.load("puppet", &run()).await.unwrap_err();
     assert!(error.to_string().contains("validate: durable state"), "{error}");
-    assert!(error.hint().unwrap().contains("nothing may be contacted in validate"), "{error:?}");
+    assert!(error.hint().unwrap().contains("in validate"), "{error:?}");
 
     installation.grant("puppet", &digest, &[("prepare", &["kv-set a two"])], "");
     let mut denied = installation.load("puppet", &run()).await.unwrap();

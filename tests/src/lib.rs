@@ -15,6 +15,7 @@
 //! | [`plugin`] | the plug-in of Cloud Assistant, as its users run it |
 //! | [`publisher`] | who signs hooks with minisign, and pushes them |
 //! | [`registry`] | an OCI registry, with TLS and a login where wanted |
+//! | [`tokens`] | the token service of a registry |
 //! | [`leftovers`] | what is still there when everything should be gone |
 //! | [`cloud`] | the ECS emulator, with the lab's loop devices as disks |
 //! | [`cloud_rig`] | a lab in that cloud, and what must not be seen of it |
@@ -44,5 +45,6 @@ pub mod registry;
 pub mod rig;
 pub mod stats;
 pub mod stillpoint;
+pub mod tokens;
 pub mod watchdog;
 pub mod writers;

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::command::{output_of, run};
 use crate::lab::Lab;
+use crate::tokens::{ISSUER, SERVICE};
 
 /// The name and password of a registry that wants a login.
 pub const LOGIN: (&str, &str) = ("operator", "a-secret-that-nobody-prints");
@@ -22,6 +23,8 @@ pub struct Options {
     pub tls: bool,
     /// With a login: [`LOGIN`].
     pub login: bool,
+    /// With tokens of a service, as public registries.
+    pub tokens: Option<(String, PathBuf)>,
     /// Blobs are not sent, but this address is, as registries do that store them elsewhere.
     pub redirect: Option<String>,
 }
@@ -168,6 +171,12 @@ fn configuration(directory: &Path, options: &Options) -> String {
     }
     if options.login {
         text.push_str(&format!("auth: {{htpasswd: {{realm: lab, path: {}}}}}\n", at("htpasswd")));
+    }
+    if let Some((realm, certificate)) = &options.tokens {
+        let certificate = certificate.display();
+        text.push_str(&format!(
+            "auth: {{token: {{realm: \"{realm}\", service: {SERVICE}, issuer: {ISSUER}, rootcertbundle: {certificate}}}}}\n"
+        ));
     }
     if let Some(to) = &options.redirect {
         text.push_str(&format!(

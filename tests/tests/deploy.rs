@@ -45,6 +45,7 @@ async fn one_changed_byte_anywhere_on_the_way_is_refused_at_its_step() -> Result
     tokio::task::block_in_place(|| {
         way.bytes_of_the_registry()?;
         way.somebody_elses_pushes()?;
+        way.the_authors_own_mistake()?;
         way.keys()?;
         way.a_tag_moved_back()?;
         way.bytes_of_the_installation()?;
@@ -171,6 +172,24 @@ impl Way {
         )?;
         let operator = self.operator("beside")?;
         operator.run(["hook", "install", &self.published.reference])?.succeeded().map(drop)
+    }
+
+    /// A signature that its own author replaces is gone: what was pushed last counts, also after a
+    /// mistake.
+    fn the_authors_own_mistake(&self) -> Result<()> {
+        let file = self.publisher.signed("again.wasm", &self.module)?;
+        let place = self.registry.reference("again/mysql:1");
+        let pushed = self.publisher.push(&file, &place)?;
+        let signature = file.with_file_name("again.wasm.minisig");
+        let good = fs::read_to_string(&signature)?;
+        fs::write(&signature, forged(&good)?)?;
+        self.publisher.push(&file, &place)?;
+        let words = ["is not a signature of it"];
+        refused(&self.operator("mistaken")?, &pushed.reference, &words)?;
+        fs::write(&signature, good)?;
+        self.publisher.push(&file, &place)?;
+        let operator = self.operator("mended")?;
+        operator.run(["hook", "install", &pushed.reference])?.succeeded().map(drop)
     }
 
     fn refused_push(&self, module: &Path, name: &str, words: &[&str]) -> Result<()> {
@@ -312,7 +331,7 @@ fn text_at(document: &serde_json::Value, pointer: &str) -> Result<String> {
 
 fn version_of(stillpoint: &Stillpoint, file: &Path) -> Result<String> {
     let run = stillpoint.run_json([Path::new("hook"), Path::new("inspect"), file])?;
-    text_at(&run.succeeded()?.json()?, "/description/version")
+    text_at(&run.succeeded()?.json()?, "/version")
 }
 
 /// The same component with another version of the same length: its own, not that of an interface.

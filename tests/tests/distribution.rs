@@ -13,6 +13,7 @@ use stillpoint_tests::lab::Lab;
 use stillpoint_tests::publisher::{Published, Publisher};
 use stillpoint_tests::registry::{LOGIN, Options, Registry};
 use stillpoint_tests::stillpoint::{Run, Stillpoint, component};
+use stillpoint_tests::tokens::Tokens;
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -115,7 +116,7 @@ fn not_there(place: &Place, registry: &Registry, pushed: &Published) -> Result<(
 #[test]
 fn tls_and_a_login_are_asked_for_and_no_output_has_the_password() -> Result<()> {
     let place = Place::new()?;
-    let options = Options { tls: true, login: true, redirect: None };
+    let options = Options { tls: true, login: true, ..Options::default() };
     let registry = Registry::start(&place.lab, "registry", &options)?;
     let file = place.publisher.signed("mysql.wasm", &place.module)?;
     let reference = registry.reference("mysql:1");
@@ -183,10 +184,38 @@ fn helper(
     Ok(())
 }
 
+/// As public registries do it: the registry names a service, that gives a token for one repository
+/// and one act, and the registry checks the token.
+#[test]
+fn a_token_service_is_asked_for_what_is_done_and_nothing_else() -> Result<()> {
+    let place = Place::new()?;
+    let tokens = Tokens::start(place.lab.scratch("tokens")?)?;
+    let service = Some((tokens.realm(), tokens.certificate()));
+    let options = Options { tokens: service, ..Options::default() };
+    let registry = Registry::start(&place.lab, "registry", &options)?;
+    let file = place.publisher.signed("mysql.wasm", &place.module)?;
+    let reference = registry.reference("team/mysql:1");
+    let logged_in = |password: &str| -> Result<Stillpoint> {
+        let directory = registry.docker_config(LOGIN.0, password)?;
+        Ok(place.operator("operator")?.with_variable("DOCKER_CONFIG", &directory))
+    };
+    let push = [Path::new("hook"), "push".as_ref(), &file, reference.as_ref()];
+    let run = logged_in("not-the-password")?.run_json(push)?;
+    said(run.exited_with(1)?, &["refused asking for a token", "were used", "docker login"])?;
+    let _ = tokens.scopes();
+    logged_in(LOGIN.1)?.run(push)?.succeeded()?;
+    ensure!(tokens.scopes() == ["repository:team/mysql:pull,push"], "one token for one push");
+    logged_in(LOGIN.1)?.run(["hook", "install", &reference])?.succeeded()?;
+    ensure!(tokens.scopes() == ["repository:team/mysql:pull"], "one token for one pull");
+    drop(registry);
+    place.lab.finish()
+}
+
 #[test]
 fn a_registry_that_sends_us_to_plain_http_is_not_followed() -> Result<()> {
     let place = Place::new()?;
-    let options = Options { tls: true, redirect: Some("http://127.0.0.1:9/".into()), login: false };
+    let redirect = Some("http://127.0.0.1:9/".into());
+    let options = Options { tls: true, redirect, ..Options::default() };
     let registry = Registry::start(&place.lab, "registry", &options)?;
     let file = place.publisher.signed("mysql.wasm", &place.module)?;
     let (reference, authority) = (registry.reference("mysql:1"), registry.authority());

@@ -2,7 +2,7 @@
 //! hook had kept before it took it is enough for the next start to give it back.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -117,8 +117,7 @@ impl Bench {
         let rig = Rig::without_hook(Duration::from_secs(900))?;
         rig.server.execute("CREATE DATABASE puppet; CREATE TABLE puppet.holds (id INT)")?;
         rig.stillpoint.connect_to(rig.server.socket())?;
-        let component = component("puppet")?;
-        rig.stillpoint.run([Path::new("hook"), Path::new("install"), &component])?.succeeded()?;
+        rig.stillpoint.sign_and_install(&component("puppet")?)?;
         rig.stillpoint.run(["hook", "grant", "puppet", "--accept"])?.succeeded()?;
         let text = fs::read_to_string(rig.stillpoint.config_file("hooks.d/puppet.toml"))?;
         let (head, tail) = text.split_once("[settings]\n").context("no [settings] in the grant")?;

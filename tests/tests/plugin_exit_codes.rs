@@ -99,9 +99,14 @@ fn the_cloud_decides(bench: &PluginBench) -> Result<()> {
             change: |s| s.limits.snapshots_per_disk = 0,
         },
         Case {
-            code: 15,
+            code: 7,
             words: &["d-labdata"],
             change: |s| s.group.outcome = a_member_fails(GroupStatus::Accomplished),
+        },
+        Case {
+            code: 15,
+            words: &["DescribeSnapshots"],
+            change: |s| s.role.deny.push("ecs:DescribeSnapshots".to_owned()),
         },
         Case {
             code: 16,

@@ -150,6 +150,13 @@ fn whenever_it_is_killed_everything_runs(
         next.succeeded().with_context(|| format!("after {moment:?}"))?;
         bench.clear_scripts()?;
     }
+    // Nothing of the dead is left to be finished.
+    let recover = bench.stillpoint.run(["recover"])?;
+    ensure!(
+        recover.succeeded()?.stdout == "nothing was left behind\n",
+        "{}",
+        recover.description()
+    );
     fs::remove_dir_all(bench.stillpoint.config_file("hooks.d"))?;
     Ok(())
 }

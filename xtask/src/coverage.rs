@@ -1,5 +1,5 @@
-//! What LLVM's coverage export says of some files: every region of code executed, and every branch taken
-//! both ways, tests themselves left out.
+//! What LLVM's coverage export says of some files: whether every branch was taken both ways, and which
+//! regions of code were never executed; tests themselves left out.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -17,8 +17,9 @@ struct Counts {
     branches: BTreeMap<Span, (u64, u64)>,
 }
 
-/// A table of the files in `export`, and whether all of them are covered whole. `source` gives a
-/// file's text: what follows `#[cfg(test)]` in it is not counted.
+/// A table of the files in `export`, and whether every branch of all of them was taken both ways. What
+/// was never executed is listed, too; mostly it is the way out of an error that no test can cause.
+/// `source` gives a file's text: the tests at its end are not counted.
 ///
 /// # Errors
 /// If the export is not one, or does not have a file.
@@ -30,12 +31,15 @@ pub fn judge(
     let export: Value = serde_json::from_str(export).context("the export is not JSON")?;
     let all = counts(&export);
     let mut table = format!("{:<48} {:>14} {:>14}\n", "file", "regions", "branches");
+    let mut unreached = String::new();
     let mut missing = String::new();
     for file in files {
         let found = all.iter().find(|(name, _)| name.ends_with(file.as_str()));
         let (_, counts) = found.with_context(|| format!("nothing of {file} was measured"))?;
         let text = source(file)?;
-        let tests = text.lines().position(|line| line.trim() == "#[cfg(test)]");
+        let lines: Vec<&str> = text.lines().collect();
+        let tests =
+            lines.windows(2).position(|two| two[0] == "#[cfg(test)]" && two[1].ends_with('{'));
         let last = tests.map_or(u64::MAX, |line| line as u64 + 1);
         let regions: Vec<_> = counts.regions.iter().filter(|(span, _)| span.0 < last).collect();
         let branches: Vec<_> = counts.branches.iter().filter(|(span, _)| span.0 < last).collect();
@@ -51,7 +55,7 @@ pub fn judge(
             format!("{taken}/{}", 2 * branches.len())
         );
         for (span, _) in regions.iter().filter(|(_, count)| **count == 0) {
-            let _ = writeln!(missing, "{file}:{}:{}: never executed", span.0, span.1);
+            let _ = writeln!(unreached, "{file}:{}:{}: never executed", span.0, span.1);
         }
         for (span, (yes, no)) in &branches {
             for (way, count) in [("true", yes), ("false", no)] {
@@ -61,6 +65,7 @@ pub fn judge(
             }
         }
     }
+    table.push_str(&unreached);
     table.push_str(&missing);
     Ok((table, missing.is_empty()))
 }
@@ -114,7 +119,7 @@ mod tests {
     }
 
     fn judged(export: &str) -> (String, bool) {
-        let source = |_: &str| Ok("fn a() {}\n#[cfg(test)]\nmod tests {}\n".to_owned());
+        let source = |_: &str| Ok("fn a() {}\n#[cfg(test)]\nmod tests {\n}\n".to_owned());
         judge(export, &["a.rs".to_owned()], source).unwrap()
     }
 

@@ -69,6 +69,16 @@ struct Tags {
     list: Vec<Tag>,
 }
 
+impl GroupMember {
+    /// ECS says that its content stands: it can be used, or some of it has been copied. A member that
+    /// is only listed says less.
+    #[must_use]
+    pub fn is_fixed(&self) -> bool {
+        let percent = self.progress.trim().trim_end_matches('%').parse::<f64>();
+        self.available || percent.is_ok_and(|percent| percent > 0.0)
+    }
+}
+
 impl SnapshotGroup {
     /// Its members, as far as they are listed.
     #[must_use]
@@ -158,5 +168,25 @@ impl EcsClient {
         let _: Answer =
             self.call(Call { action: ACTION, params, patience: Patience::Read }, deadline).await?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_is_fixed_when_it_can_be_used_or_is_being_copied() {
+        let member = |progress: &str, available| GroupMember {
+            progress: progress.into(),
+            available,
+            ..GroupMember::default()
+        };
+        for (progress, available) in [("0%", true), ("", true), ("1%", false), ("100%", false)] {
+            assert!(member(progress, available).is_fixed(), "{progress} {available}");
+        }
+        for progress in ["0%", "", "%", "soon", "-1%", "NaN"] {
+            assert!(!member(progress, false).is_fixed(), "{progress}");
+        }
     }
 }

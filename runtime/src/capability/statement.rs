@@ -181,4 +181,12 @@ mod tests {
     fn text_beyond_ascii_is_kept_as_it_is() {
         assert_eq!(fold("SELECT 'ä\u{a0}ö'  ,é"), fold("SELECT 'ä\u{a0}ö' ,é"));
     }
+
+    #[test]
+    fn a_division_is_no_comment_and_a_backslash_continues_no_name() {
+        assert_eq!(fold("SELECT 4 /  2"), fold("SELECT 4 / 2"));
+        assert_ne!(fold("SELECT 4 /*  */ 2"), fold("SELECT 4 /* */ 2"));
+        assert_eq!(fold("SELECT `a\\`  , 1"), fold("SELECT `a\\` , 1"));
+        assert_ne!(fold("SELECT 'a\\'  , 1"), fold("SELECT 'a\\' , 1"));
+    }
 }

@@ -234,3 +234,34 @@ fn a_program_that_is_required_must_be_granted_and_there() {
     assert!(problem.contains("program `tool` is not granted"), "{problem}");
     assert!(hint.contains("[[program]] command = \"tool\""), "{hint}");
 }
+
+#[test]
+fn a_need_of_another_sort_asks_for_no_state() {
+    let mut power = kv::KvPower::default();
+    assert!(power.ask(&Need::Other { what: "x".into() }, "db.toml").is_ok());
+    assert!(power.quota("db.toml").is_err());
+}
+
+#[test]
+fn another_major_version_of_wasi_is_none() {
+    assert!(wasi::is_minimal("wasi:cli/exit@0.2.0"));
+    for other in
+        ["wasi:cli/exit@1.2.0", "wasi:cli/exit@0.3.0", "wasi:cli/exit", "wasi:cli/exit@0.2.x"]
+    {
+        assert!(!wasi::is_minimal(other), "{other}");
+    }
+}
+
+#[test]
+fn a_password_that_cannot_be_read_is_told_before_anything_is_asked() {
+    let file = "password-file = \"/stillpoint-test-is-not-there\"\n";
+    let (problem, _) = refused(powers_with(&format!("{CONNECTIONS}{file}"), GRANTED, Vec::new()));
+    assert!(problem.contains("/stillpoint-test-is-not-there"), "{problem}");
+}
+
+#[test]
+fn a_program_that_is_none_is_told_before_anything_runs() {
+    let grants = "[[program]]\ncommand = \"tool\"\npath = \"/usr/bin\"\narguments = [[]]\n";
+    let (problem, _) = refused(powers(grants, Vec::new()));
+    assert!(problem.contains("/usr/bin"), "{problem}");
+}

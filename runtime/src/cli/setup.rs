@@ -48,7 +48,9 @@ pub fn log(verbose: u8) -> impl Drop {
         .lossy(true)
         .buffered_lines_limit(4096)
         .finish(std::io::stderr());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).init();
+    // Colours for people only: what reads a pipe gets no escapes, neither ours nor anybody else's.
+    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(writer).init();
     worker
 }
 

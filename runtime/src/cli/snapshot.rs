@@ -49,6 +49,7 @@ pub async fn request(
     request.deadlines = config.deadlines;
     request.expedite_rcu = config.snapshot.expedite_rcu;
     request.keep_warm = config.snapshot.keep_warm;
+    request.paths = paths.clone();
     request.run_dir = paths.run();
     request.scripts = hooks::script_settings(config);
     request.context = RunContext::new(request.context.run_id, false, canceller.token());

@@ -30,6 +30,8 @@ const TICK: Duration = Duration::from_millis(20);
 const SENTINEL_SILENCE: Duration = Duration::from_secs(1);
 /// How long a thaw may take before the agent is told that it is not done. It goes on afterwards.
 const THAW_LIMIT: Duration = Duration::from_secs(2);
+/// How long an agent that has closed its socket may take to end.
+const AGENT_END: Duration = Duration::from_secs(2);
 /// Pause between two rounds that keep superblocks warm. Warm is what the next freeze finds for about
 /// 10 ms after a thaw, less if a grace period happens to end sooner.
 const WARM_PAUSE: Duration = Duration::from_millis(4);
@@ -71,6 +73,8 @@ struct Guard<'socket> {
     given_up: bool,
     /// The agent knows that.
     told: bool,
+    /// The agent says nothing more.
+    agent_lost: bool,
     /// What had a call of ours in the kernel when the run was given up.
     late: Vec<usize>,
 }
@@ -119,6 +123,7 @@ impl<'socket> Guard<'socket> {
             warm: None,
             given_up: false,
             told: false,
+            agent_lost: false,
             late: Vec::new(),
         })
     }
@@ -156,6 +161,7 @@ impl<'socket> Guard<'socket> {
                     self.withdraw_after(&reply);
                 }
                 Event::End => {
+                    self.agent_lost = true;
                     self.give_up(Abort::AgentLost);
                     return;
                 }
@@ -499,7 +505,7 @@ impl<'socket> Guard<'socket> {
         {
             self.board.set_rcu_before(None);
         }
-        if self.agent.is_gone() {
+        if self.agent_lost && self.agent.is_gone_within(AGENT_END) {
             // What they hold is tied to them, as a session is to the agent.
             process::kill_remains();
         }

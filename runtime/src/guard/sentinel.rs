@@ -21,6 +21,8 @@ use crate::journal::FreezeRecord;
 const TICK_MS: u16 = 20;
 /// How long after the deadline it leaves the thaw to the guard. A thaw takes about 1 ms.
 const MARGIN: Duration = Duration::from_millis(100);
+/// How long an agent that is killed together with the guard may end after it.
+const AGENT_END: Duration = Duration::from_millis(500);
 /// How long it goes on trying to thaw when a FITHAW fails.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -49,7 +51,7 @@ pub(crate) fn run(socket: OwnedFd) -> io::Result<()> {
     sentinel.watch();
     if !sentinel.board.disarmed() {
         undo_the_rest(&sentinel.board, &sentinel.plan);
-        if sentinel.agent.is_gone() {
+        if sentinel.agent.is_gone_within(AGENT_END) {
             process::kill_remains();
         }
     }

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::time::Duration;
 
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -30,6 +31,13 @@ impl Watched {
     pub(crate) fn is_gone(&self) -> bool {
         let mut fds = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
         matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1..))
+    }
+
+    /// The same, at most this much later: its sockets are closed a moment before its last thread ends.
+    pub(crate) fn is_gone_within(&self, limit: Duration) -> bool {
+        let mut fds = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
+        let millis = u16::try_from(limit.as_millis()).unwrap_or(u16::MAX);
+        matches!(poll(&mut fds, PollTimeout::from(millis)), Ok(1..))
     }
 
     /// It was killed, though it may hang on: a thread that waits in the kernel for a frozen file

@@ -38,7 +38,7 @@ pub(crate) fn compile(engine: &Engine, bytes: &[u8]) -> Result<Component, NotAHo
     Ok(component)
 }
 
-pub(super) fn check_header(bytes: &[u8]) -> Result<(), NotAHook> {
+fn check_header(bytes: &[u8]) -> Result<(), NotAHook> {
     if Engine::detect_precompiled(bytes).is_some() {
         return not_a_hook(
             "it is a compiled image (.cwasm); images are native code and are never accepted",

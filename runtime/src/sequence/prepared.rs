@@ -143,6 +143,8 @@ impl Planned {
         };
         // Last: what the provider prepares is undone by the next phase, not by this one.
         run.check_cancelled()?;
+        // Its own time: a hook that hangs, and is left out for that, has used up the other.
+        let deadline = Deadline::after(run.request.deadlines.prepare);
         Ok(run.request.provider.prepare(request, deadline).await?)
     }
 }

@@ -119,8 +119,8 @@ impl Placeholder {
 /// What is before the first placeholder, its name, and what is after it. Braces around anything but
 /// a lower-case word (`{}`, `{print $1}`, JSON) are text.
 fn split_at_placeholder(text: &str) -> Option<(&str, &str, &str)> {
-    text.match_indices('{').find_map(|(open, _)| {
-        let inside = text.get(open + 1..)?;
+    text.match_indices('{').find_map(|(open, brace)| {
+        let inside = text.get(open + brace.len()..).unwrap_or_default();
         let (name, after) = inside.split_once('}')?;
         let is_word = !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase());
         is_word.then(|| (text.get(..open).unwrap_or_default(), name, after))

@@ -15,6 +15,7 @@
 
 mod arguments;
 mod confine;
+mod denial;
 mod file;
 mod power;
 mod recover;
@@ -35,12 +36,11 @@ use crate::time::Deadline;
 
 pub use arguments::Arguments;
 pub use registry::{ProgramRegistry, Unfinished};
-pub(crate) use section::argument_line;
 pub use section::{FoundProgram, ProgramAsk, find_program, grant_section};
 
 use confine::Confinement;
 use file::ProgramFile;
-pub(crate) use power::{Missing, Part, ProgramPower};
+pub(crate) use power::ProgramPower;
 pub(crate) use recover::{end_remains, kill_remains};
 use run::{End, Order};
 

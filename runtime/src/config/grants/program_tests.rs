@@ -158,3 +158,22 @@ fn their_twins_are_read() {
         assert!(with(line).is_ok(), "{line}: {:?}", with(line).unwrap_err());
     }
 }
+
+#[test]
+fn what_is_too_long_is_refused_and_its_twin_is_not() {
+    let (name, word) = ("t".repeat(65), "x".repeat(LONGEST_WORD + 1));
+    for (key, most, less, why) in [
+        ("command = \"", name.as_str(), 64, "name"),
+        ("arguments = [[\"", word.as_str(), LONGEST_WORD, "an argument is longer than"),
+        ("environment = { A = \"", word.as_str(), LONGEST_WORD, "the value of `A` is too long"),
+    ] {
+        let end = match key.chars().filter(|c| "[{".contains(*c)).count() {
+            0 => "\"",
+            1 => "\" }",
+            _ => "\"]]",
+        };
+        let said = refusal(&format!("{key}{most}{end}")).0;
+        assert!(said.contains(why), "{}", said.chars().take(200).collect::<String>());
+        assert!(with(&format!("{key}{}{end}", &most[..less])).is_ok(), "{key}");
+    }
+}

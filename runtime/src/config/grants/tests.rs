@@ -189,3 +189,70 @@ fn the_place_of_every_setting_is_known_by_its_pointer() {
     let none = loaded(&[("db", "module = \"DIGEST\"\n")]).unwrap();
     assert!(none[0].settings_at.nearest("/wait").is_none());
 }
+
+#[test]
+fn a_connection_that_is_granted_twice_is_named() {
+    let section = "[[sql]]\nconnection = \"main\"\nstatements = [\"SELECT 1\"]\n";
+    assert!(loaded(&[("db", &format!("module = \"DIGEST\"\n{section}"))]).is_ok());
+    let error = refusal(&format!("module = \"DIGEST\"\n{section}{section}"));
+    assert!(error.contains("db.toml:6:14: connection `main` is granted twice"), "{error}");
+}
+
+#[test]
+fn a_file_whose_name_cannot_be_a_hook_s_is_refused_and_its_twin_is_not() {
+    let long = "a".repeat(65);
+    for (right, wrong) in
+        [("db2", "Db"), ("d-b_c.1", "d b"), (&long[..64], long.as_str()), ("d", "-d")]
+    {
+        assert!(loaded(&[(right, "module = \"DIGEST\"\n")]).is_ok(), "{right}");
+        let error = loaded(&[(wrong, "module = \"DIGEST\"\n")]).unwrap_err();
+        assert!(error.to_string().contains("cannot be a hook's name"), "{error}");
+        assert!(error.hint().unwrap().contains("lower-case"), "{error}");
+    }
+}
+
+#[test]
+fn no_directory_is_no_grants_and_one_that_cannot_be_read_is_an_error() {
+    let root = tempfile::tempdir().unwrap();
+    let paths = Paths::under(root.path());
+    fs::create_dir_all(paths.config()).unwrap();
+    let connections = Connections::load(&paths).unwrap();
+    assert_eq!(load_grants(&paths, &connections).unwrap(), []);
+    fs::write(paths.grants(), "a file").unwrap();
+    let error = load_grants(&paths, &connections).unwrap_err().to_string();
+    assert!(error.contains("hooks.d cannot be read"), "{error}");
+    assert!(HookGrant::load(&paths.config().join("none.toml"), &connections).is_err());
+}
+
+#[test]
+fn a_file_that_is_a_link_is_not_read() {
+    let root = tempfile::tempdir().unwrap();
+    let paths = Paths::under(root.path());
+    fs::create_dir_all(paths.grants()).unwrap();
+    std::os::unix::fs::symlink("/etc/hostname", paths.grants().join("db.toml")).unwrap();
+    let connections = Connections::load(&paths).unwrap();
+    let error = load_grants(&paths, &connections).unwrap_err().to_string();
+    assert!(error.contains("symbolic link"), "{error}");
+}
+
+#[test]
+fn a_statement_is_a_text_that_says_something() {
+    let with = |statement: &str| {
+        refusal(&format!(
+            "module = \"DIGEST\"\n[[sql]]\nconnection = \"main\"\nstatements = [{statement}]\n"
+        ))
+    };
+    assert!(with("\" \\t \"").contains(":4:15: a statement is empty"), "{}", with("\" \\t \""));
+    assert!(with("7").contains("expected a statement"), "{}", with("7"));
+}
+
+#[test]
+fn where_there_are_no_connections_it_is_said() {
+    let root = tempfile::tempdir().unwrap();
+    let paths = Paths::under(root.path());
+    fs::create_dir_all(paths.grants()).unwrap();
+    let text = format!("module = \"{DIGEST}\"\n[[sql]]\nconnection = \"main\"\nstatements = []\n");
+    fs::write(paths.grants().join("db.toml"), text).unwrap();
+    let error = load_grants(&paths, &Connections::load(&paths).unwrap()).unwrap_err().to_string();
+    assert!(error.contains("connection `main` does not exist; there are none"), "{error}");
+}

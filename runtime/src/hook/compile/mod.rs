@@ -20,7 +20,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use super::component::NotAHook;
 use crate::guard::spawn;
 pub(super) use answer::Facts;
 pub(crate) use worker::run as run_worker;
@@ -145,12 +144,6 @@ impl CompileError {
     }
 }
 
-impl From<NotAHook> for CompileError {
-    fn from(NotAHook { problem, hint }: NotAHook) -> Self {
-        CompileError::Refused { problem, hint }
-    }
-}
-
 impl Compiler {
     /// This program, executed again. Its `main` must begin with [`guard::enter`](crate::guard::enter).
     #[must_use]
@@ -177,7 +170,6 @@ impl Compiler {
         component: &[u8],
         engine: &str,
     ) -> Result<Compiled, CompileError> {
-        super::component::check_header(component)?;
         let compiled = talk::with_child(self.command()?, component, self.limits).await?;
         if compiled.facts.engine != engine {
             return Err(CompileError::OtherVersion { program: self.program() });

@@ -31,6 +31,9 @@ const TITLE: &str = "org.opencontainers.image.title";
 
 const MANIFESTS: &str = "manifests";
 
+/// The id of the key that made a signature: by it, a signature replaces an earlier one.
+const KEY: &str = "vnd.stillpoint.hook.key";
+
 /// What a document says of another, or of a blob.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -53,6 +56,23 @@ impl Descriptor {
             artifact_type: None,
             annotations: BTreeMap::new(),
         }
+    }
+
+    /// Of a signature's manifest, as a list of referrers has it.
+    pub(super) fn of_signature(manifest: &Manifest) -> Self {
+        Self {
+            artifact_type: Some(SIGNATURE.into()),
+            annotations: manifest.annotations.clone(),
+            ..Self::of(MANIFEST, &manifest.to_json())
+        }
+    }
+
+    /// Whether this signature takes the place of that one: of the same key, or of none that can be
+    /// read. What another key signed stays beside it.
+    pub(super) fn supersedes(&self, earlier: &Self) -> bool {
+        let key = |of: &Self| of.annotations.get(KEY).cloned();
+        let alike = key(earlier).is_none() || key(earlier) == key(self);
+        earlier.digest != self.digest && alike
     }
 
     fn titled(mut self, title: &str) -> Self {
@@ -128,8 +148,8 @@ impl Manifest {
         }
     }
 
-    /// Of a signature of the hook whose manifest `subject` describes.
-    pub(super) fn of_signature(signature: &[u8], subject: Descriptor) -> Self {
+    /// Of a signature of the hook whose manifest `subject` describes, made with the key of this id.
+    pub(super) fn of_signature(signature: &[u8], key: Option<String>, subject: Descriptor) -> Self {
         Self {
             schema_version: 2,
             media_type: Some(MANIFEST.into()),
@@ -137,7 +157,7 @@ impl Manifest {
             config: Descriptor::of(EMPTY_TYPE, EMPTY),
             layers: vec![Descriptor::of(SIGNATURE, signature).titled("hook.wasm.minisig")],
             subject: Some(subject),
-            annotations: BTreeMap::new(),
+            annotations: key.map(|id| (KEY.to_owned(), id)).into_iter().collect(),
         }
     }
 
@@ -201,15 +221,19 @@ impl Index {
             .collect()
     }
 
-    /// Adds one; false if it is there already.
-    pub(super) fn add(&mut self, descriptor: &Descriptor) -> bool {
-        let digest = descriptor.digest.to_string();
-        if self.entries().any(|one| one.get("digest").and_then(Value::as_str) == Some(&digest)) {
-            return false;
+    /// Adds one, in the place of those that are named; false if there was nothing to do.
+    pub(super) fn add(&mut self, descriptor: &Descriptor, instead_of: &[Digest]) -> bool {
+        let Some(Value::Array(all)) = self.0.get_mut(MANIFESTS) else { return false };
+        let before = all.len();
+        let is = |entry: &Value, digest: &Digest| {
+            entry.get("digest").and_then(Value::as_str) == Some(&digest.to_string())
+        };
+        all.retain(|entry| !instead_of.iter().any(|digest| is(entry, digest)));
+        let dropped = all.len() != before;
+        if all.iter().any(|entry| is(entry, &descriptor.digest)) {
+            return dropped;
         }
-        if let (Some(Value::Array(all)), Ok(entry)) =
-            (self.0.get_mut(MANIFESTS), serde_json::to_value(descriptor))
-        {
+        if let Ok(entry) = serde_json::to_value(descriptor) {
             all.push(entry);
         }
         true
@@ -253,10 +277,21 @@ mod tests {
     fn what_others_put_into_an_index_stays() {
         let other = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","annotations":{"a":"b"},"manifests":[{"mediaType":"x","digest":"sha512:00","size":1,"platform":{"os":"linux"}}]}"#;
         let mut index = Index::read(other.as_bytes()).unwrap();
-        let mut own = Descriptor::of(MANIFEST, b"signature");
-        own.artifact_type = Some(SIGNATURE.into());
-        assert!(index.add(&own) && !index.add(&own));
-        assert_eq!(index.of_type(SIGNATURE).unwrap(), [own]);
+        let signed = |bytes: &[u8], key: Option<&str>| {
+            let subject = Descriptor::of(MANIFEST, b"hook");
+            Descriptor::of_signature(&Manifest::of_signature(bytes, key.map(Into::into), subject))
+        };
+        let (stale, other) = (signed(b"stale", Some("A")), signed(b"other", Some("B")));
+        let (junk, own) = (signed(b"junk", None), signed(b"own", Some("A")));
+        for earlier in [&stale, &other, &junk] {
+            assert!(index.add(earlier, &[]) && !index.add(earlier, &[]));
+        }
+        let all = index.of_type(SIGNATURE).unwrap();
+        let gone: Vec<Digest> =
+            all.iter().filter(|one| own.supersedes(one)).map(|one| one.digest).collect();
+        assert_eq!(gone, [stale.digest, junk.digest]);
+        assert!(index.add(&own, &gone));
+        assert_eq!(index.of_type(SIGNATURE).unwrap(), [other, own]);
         let written = String::from_utf8(index.to_json()).unwrap();
         assert!(
             written.contains("\"platform\":{\"os\":\"linux\"}") && written.contains("\"a\":\"b\""),

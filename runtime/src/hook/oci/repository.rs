@@ -15,6 +15,7 @@ use super::{Artifact, Attached, LONGEST_MODULE, LONGEST_SIGNATURE, Transfer, Wat
 use crate::hook::DetachedSignature;
 use crate::hook::digest::Digest;
 use crate::hook::text::clean;
+use crate::hook::vetting::Signature;
 
 /// The most signatures of one hook that are looked at.
 const MOST_SIGNATURES: usize = 16;
@@ -82,9 +83,7 @@ impl Repository {
         &mut self,
         of: &Digest,
     ) -> Result<Vec<DetachedSignature>, OciError> {
-        let attached = self.referrers(of).await?.of_type(SIGNATURE).map_err(|problem| {
-            OciError::Document { what: format!("what is attached to {of}"), problem }
-        })?;
+        let attached = signatures_in(&self.referrers(of).await?)?;
         if attached.len() > MOST_SIGNATURES {
             return Err(OciError::Document {
                 what: format!("what is attached to {of}"),
@@ -174,20 +173,36 @@ impl Repository {
         }
         let subject = Descriptor::of(MANIFEST, manifest);
         let of = subject.digest;
-        let own = Manifest::of_signature(signature, subject).to_json();
-        let mut descriptor = Descriptor::of(MANIFEST, &own);
-        descriptor.artifact_type = Some(SIGNATURE.into());
+        let key = Signature::parse(signature).ok().map(|parsed| parsed.key_id().to_string());
+        let own = Manifest::of_signature(signature, key, subject);
+        let descriptor = Descriptor::of_signature(&own);
         self.send_blob(&EMPTY.into(), "config", None).await?;
         self.send_blob(&signature.into(), "signature", None).await?;
-        let answer = self.put(&descriptor.digest.to_string(), MANIFEST, &own).await?;
+        let answer = self.put(&descriptor.digest.to_string(), MANIFEST, &own.to_json()).await?;
         if answer.headers().contains_key(OCI_SUBJECT) {
+            for earlier in superseded(&self.referrers(&of).await?, &descriptor)? {
+                self.delete(&earlier).await?;
+            }
             return Ok(Attached::Referrer);
         }
         let mut index = self.tagged_referrers(&of).await?;
-        if index.add(&descriptor) {
+        let earlier = superseded(&index, &descriptor)?;
+        if index.add(&descriptor, &earlier) {
             self.put(&referrers_tag(&of), INDEX, &index.to_json()).await?;
         }
         Ok(Attached::Tag)
+    }
+
+    /// Takes an earlier signature away, in registries that keep track by themselves.
+    async fn delete(&mut self, manifest: &Digest) -> Result<(), OciError> {
+        let doing = "removing an earlier signature of the same key";
+        let request =
+            self.transport.request(Method::DELETE, &format!("manifests/{manifest}"), doing)?;
+        let response = self.transport.send(&request).await?;
+        match response.status().as_u16() {
+            202 | 404 => Ok(()),
+            _ => Err(self.transport.refused(doing, response).await),
+        }
     }
 
     /// Lets a tag point at a manifest.
@@ -326,6 +341,17 @@ impl Repository {
             _ => Err(self.transport.refused(doing, response).await),
         }
     }
+}
+
+fn signatures_in(index: &Index) -> Result<Vec<Descriptor>, OciError> {
+    let what = "the list of what is attached to the hook";
+    index.of_type(SIGNATURE).map_err(|problem| OciError::Document { what: what.into(), problem })
+}
+
+/// The signatures that this one takes the place of.
+fn superseded(index: &Index, by: &Descriptor) -> Result<Vec<Digest>, OciError> {
+    let all = signatures_in(index)?;
+    Ok(all.iter().filter(|one| by.supersedes(one)).map(|one| one.digest).collect())
 }
 
 fn without_scheme(reference: &Reference) -> String {

@@ -409,12 +409,12 @@ async fn a_signature_that_says_it_belongs_to_another_hook_is_refused() {
     let text = refusal(|asked| {
         let (_, digest) = hook();
         let other = Descriptor::of(MANIFEST, b"another hook");
-        let own = Manifest::of_signature(b"signature", other).to_json();
+        let own = Manifest::of_signature(b"signature", None, other).to_json();
         let mut entry = Descriptor::of(MANIFEST, &own);
         entry.artifact_type = Some(manifest::SIGNATURE.into());
         if asked.is(&format!("/v2/mysql/referrers/{digest}")) {
             let mut index = Index::empty();
-            index.add(&entry);
+            index.add(&entry, &[]);
             return answer("200 OK", &typed(INDEX), &index.to_json());
         }
         if asked.is(&format!("/v2/mysql/manifests/{}", entry.digest)) {
@@ -434,7 +434,7 @@ async fn a_flood_of_signatures_is_refused() {
             for number in 0..17u8 {
                 let mut entry = Descriptor::of(MANIFEST, &[number]);
                 entry.artifact_type = Some(manifest::SIGNATURE.into());
-                index.add(&entry);
+                index.add(&entry, &[]);
             }
             return answer("200 OK", &typed(INDEX), &index.to_json());
         }
@@ -483,6 +483,16 @@ fn taking(asked: &Asked) -> Answer {
             answer("201 Created", "OCI-Subject: sha256:00\r\n", b"")
         }
         Some("PUT") => answer("201 Created", "", b""),
+        Some("DELETE") => answer("202 Accepted", "", b""),
+        _ if asked.line.contains("/referrers/") => {
+            let subject = Descriptor::of(MANIFEST, b"hook");
+            let junk = Manifest::of_signature(b"junk", None, subject.clone());
+            let other = Manifest::of_signature(b"other", Some("B".into()), subject);
+            let mut index = Index::empty();
+            index.add(&Descriptor::of_signature(&junk), &[]);
+            index.add(&Descriptor::of_signature(&other), &[]);
+            answer("200 OK", &typed(INDEX), &index.to_json())
+        }
         _ => not_found(),
     }
 }
@@ -511,6 +521,8 @@ async fn a_push_sets_the_tag_last_and_leaves_referrers_to_a_registry_that_keeps_
     let tagged = puts.iter().filter(|one| one.is("/v2/mysql/manifests/1")).count();
     assert_eq!(tagged, 1);
     assert!(!puts.iter().any(|one| one.line.contains("/sha256-")), "no tag for referrers");
+    let removed: Vec<_> = asked.iter().filter(|one| one.line.starts_with("DELETE")).collect();
+    assert_eq!(removed.len(), 1, "what cannot be read goes, what others signed stays: {removed:?}");
     let error = push(&artifact, &pushed.reference, &access(), &Watch::none()).await.unwrap_err();
     assert!(matches!(error, OciError::PushToDigest { .. }), "{error}");
 }

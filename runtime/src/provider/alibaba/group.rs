@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use stillpoint_alibaba::EcsError;
-use stillpoint_alibaba::api::{CreateSnapshotGroup, GroupFilter, SnapshotGroup, Status};
+use stillpoint_alibaba::api::{
+    CreateSnapshotGroup, GroupFilter, GroupMember, SnapshotGroup, Status,
+};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout_at};
 
@@ -23,7 +25,7 @@ use crate::time::Deadline;
 /// A connection that was used longer ago is tried before the freeze.
 const IDLE: Duration = Duration::from_secs(5);
 /// The first wait between two looks at the list, in the window; they grow by half.
-const FIRST_LOOK: Duration = Duration::from_millis(40);
+const FIRST_LOOK: Duration = Duration::from_millis(5);
 const LONGEST_LOOK: Duration = Duration::from_millis(400);
 
 /// A group that is about to be created, or was.
@@ -118,9 +120,9 @@ impl AlibabaGroup {
         }
     }
 
-    /// Looks until ECS lists every member. Just after the request the list is empty: that means
-    /// "not yet".
-    async fn wait_until_listed(&self, id: &str, deadline: Deadline) -> Result<(), ProviderError> {
+    /// Looks until ECS says of every member that its content stands. Just after the request the list
+    /// is empty, or has members of which nothing is known: that means "not yet".
+    async fn wait_until_fixed(&self, id: &str, deadline: Deadline) -> Result<(), ProviderError> {
         let filter = GroupFilter { ids: vec![id.to_owned()], ..GroupFilter::default() };
         let mut pause = FIRST_LOOK;
         loop {
@@ -134,7 +136,7 @@ impl AlibabaGroup {
                             format!("group {id} failed while it was being made"),
                         ));
                     }
-                    Some(group) => self.not_listed(group),
+                    Some(group) => self.not_fixed(group),
                     None => vec!["the group".to_owned()],
                 },
                 Err(error) if is_final(&error) => return Err(ecs_error(error)),
@@ -145,7 +147,7 @@ impl AlibabaGroup {
             }
             if deadline.remaining() <= pause {
                 return Err(too_late(&format!(
-                    "ECS accepted group {id}, but did not list {} within the window",
+                    "ECS accepted group {id}, but did not say within the window that the snapshot of {} stands",
                     missing.join(", ")
                 )));
             }
@@ -154,11 +156,24 @@ impl AlibabaGroup {
         }
     }
 
+    /// The disks whose content ECS does not vouch for yet.
+    fn not_fixed(&self, group: &SnapshotGroup) -> Vec<String> {
+        let whole = group.status == Status::Accomplished;
+        self.without(group, |member| whole || member.is_fixed())
+    }
+
     /// The disks that have no snapshot in the group yet.
     pub(super) fn not_listed(&self, group: &SnapshotGroup) -> Vec<String> {
-        let is_there =
-            |disk: &&String| group.members().iter().any(|member| &&member.source_disk_id == disk);
-        self.request.disks.iter().filter(|disk| !is_there(disk)).cloned().collect()
+        self.without(group, |_| true)
+    }
+
+    fn without(&self, group: &SnapshotGroup, counts: impl Fn(&GroupMember) -> bool) -> Vec<String> {
+        let disks = self.request.disks.iter();
+        let has = |disk: &&String| {
+            let mut of_disk = group.members().iter().filter(|m| &m.source_disk_id == *disk);
+            of_disk.any(&counts)
+        };
+        disks.filter(|disk| !has(disk)).cloned().collect()
     }
 }
 
@@ -179,7 +194,7 @@ impl PreparedGroup for AlibabaGroup {
     async fn create(&mut self, deadline: Deadline) -> Result<CreatedGroup, ProviderError> {
         let id = self.ask(deadline).await?;
         if self.settings.point_in_time == PointInTime::Members {
-            self.wait_until_listed(&id, deadline).await?;
+            self.wait_until_fixed(&id, deadline).await?;
         }
         Ok(CreatedGroup { id, point_in_time_fixed: true })
     }

@@ -73,7 +73,8 @@ pub enum SignatureVersion {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PointInTime {
-    /// Every member is listed by ECS: what the vendor's own plug-in waits for.
+    /// Every member is listed by ECS and can be used, or is being copied: what the vendor's own
+    /// plug-in was seen to wait for.
     #[default]
     Members,
     /// ECS has accepted the request. Shorter windows; nobody documents that it is enough.
