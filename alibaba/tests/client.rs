@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use ecs_emulator::{ConnectionFault, Disk, Emulator, Fault, Role, Scenario, Timeline};
 use stillpoint_alibaba::api::{CreateSnapshotGroup, GroupFilter, Tag};
 use stillpoint_alibaba::{EcsClient, EcsError, SignatureVersion};
-use support::{client, emulator, fake, http, plenty, signing, to, two_disks, whole, within};
+use support::{client, emulator, fake, http, plenty, signing, to, two_disks, within};
 
 const INSTANCE: &str = "i-bp1emulator0000001";
 
@@ -288,6 +288,17 @@ async fn a_clock_that_is_wrong_is_named() {
     let error = client(&emulator).await.describe_disks(INSTANCE, plenty()).await.unwrap_err();
     assert!(error.code().unwrap().starts_with("InvalidTimeStamp"), "{error}");
     assert!(error.hint().unwrap().contains("clock"), "{:?}", error.hint());
+}
+
+/// An error with all its causes, as people and logs see it, and as `Debug` shows it.
+fn whole(error: &dyn std::error::Error) -> String {
+    let mut text = format!("{error:?} {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
 }
 
 #[tokio::test]

@@ -149,7 +149,7 @@ async fn credentials_that_are_expired_already_are_none() {
 fn run_with(name: &str, environment: &[(&str, &str)]) -> bool {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", name, "--ignored", "--quiet"]);
-    command.envs(environment.iter().copied()).status().unwrap().success()
+    command.envs(environment.iter().copied()).output().unwrap().status.success()
 }
 
 #[test]

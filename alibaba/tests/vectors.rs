@@ -1,8 +1,6 @@
 //! Both signatures against vectors: requests captured from the vendor's SDKs, and the worked
 //! examples of its documents. `SIGNING_VECTORS` names another file of the same form.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use std::path::PathBuf;
 
 use serde_json::{Map, Value};

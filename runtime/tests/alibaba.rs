@@ -433,11 +433,12 @@ async fn tags_tell_the_level_the_reason_the_hooks_and_what_they_saved() {
 
 #[tokio::test]
 async fn what_cannot_be_in_a_group_is_refused_before_anything_is_held() {
-    let cases: [(&dyn Fn(&mut Disk), ExitCode); 4] = [
-        (&|disk| disk.category = "cloud_efficiency".into(), ExitCode::Precondition),
-        (&|disk| disk.multi_attach = true, ExitCode::Precondition),
-        (&|disk| disk.status = "Detaching".into(), ExitCode::CreateFailed),
-        (&|disk| disk.operation_lock = Some("security".into()), ExitCode::CreateFailed),
+    type Change = fn(&mut Disk);
+    let cases: [(Change, ExitCode); 4] = [
+        (|disk| disk.category = "cloud_efficiency".into(), ExitCode::Precondition),
+        (|disk| disk.multi_attach = true, ExitCode::Precondition),
+        (|disk| disk.status = "Detaching".into(), ExitCode::CreateFailed),
+        (|disk| disk.operation_lock = Some("security".into()), ExitCode::CreateFailed),
     ];
     for (change, exit_code) in cases {
         let mut scenario = two_disks();

@@ -32,8 +32,9 @@ async fn stopped(mut hook: Box<dyn Hook>) -> HookFailure {
 #[tokio::test]
 async fn computing_is_bounded_by_processor_time_and_waiting_costs_none() {
     let limit = "cpu-time = \"200ms\"";
+    let loops = puppet(&["loop"], limit).await;
     let began = Instant::now();
-    let failure = stopped(puppet(&["loop"], limit).await).await;
+    let failure = stopped(loops).await;
     assert!(failure.message.starts_with("it used more than 200ms of processor time"), "{failure}");
     assert!(failure.hint.unwrap().contains("`cpu-time` under [limits]"));
     assert!(began.elapsed() < Duration::from_secs(20), "long before its deadline");

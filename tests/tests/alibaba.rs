@@ -249,7 +249,7 @@ fn a_core_has_no_secret() -> Result<()> {
     let status = child.wait()?;
     ensure!(!status.success(), "it was not ended");
     stillpoint_tests::cloud_rig::still_run(&rig.lab)?;
-    no_secret_in_files(&rig.cloud.emulator.secrets(), &[directory.clone()])?;
+    no_secret_in_files(&rig.cloud.emulator.secrets(), std::slice::from_ref(&directory))?;
     let cores = std::fs::read_dir(&directory)?.count();
     ensure!(cores == 0, "a core was written");
     rig.finish()

@@ -5,6 +5,8 @@
 //!
 //! `runtime/tests/hostile` has what can be tried without a server: several hundred attacks more.
 
+#![expect(clippy::print_stdout, reason = "the table is for whoever reads the tests")]
+
 #[path = "hostile/tricks.rs"]
 mod tricks;
 

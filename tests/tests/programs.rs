@@ -1,6 +1,8 @@
 //! Programs of hooks that do not want to end: on frozen file systems, into the window, and after
 //! their agent has died.
 
+#![expect(clippy::print_stdout, reason = "the counts are for whoever reads the tests")]
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,4 @@
 //! Clients for the emulator, and a server that answers whatever a test says.
-#![expect(dead_code, reason = "each test binary uses a part")]
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -49,17 +48,6 @@ pub async fn signing(emulator: &Emulator, version: SignatureVersion) -> EcsClien
 pub async fn to(url: &str, imds: &str, version: SignatureVersion) -> EcsClient {
     let endpoint = Endpoint::named(url).unwrap();
     EcsClient::new(endpoint, "cn-hangzhou", version, credentials(imds).await).await.unwrap()
-}
-
-/// An error with all its causes, as people and logs see it, and as `Debug` shows it.
-pub fn whole(error: &dyn std::error::Error) -> String {
-    let mut text = format!("{error:?} {error}");
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
 }
 
 /// Serves each request, on a connection of its own, what `answer` gives for its number.

@@ -96,9 +96,6 @@ fn read_private(file: &Path) -> anyhow::Result<Zeroizing<String>> {
         bail!("it belongs to user {owner}");
     }
     let mut text = Zeroizing::new(String::new());
-    open.take(LONGEST)
-        .read_to_string(&mut text)
-        .map_err(io::Error::from)
-        .context("it is not text")?;
+    open.take(LONGEST).read_to_string(&mut text).context("it is not text")?;
     Ok(text)
 }

@@ -93,12 +93,21 @@ impl Vetting {
         let mut vouched = Vouched { by: Vec::new(), objections: Vec::new(), keys: &self.keys };
         let mut revoked = None;
         for signature in signatures {
-            match self.vouches(module, signature)? {
-                Err(objection) => vouched.objections.push(objection),
-                Ok(key) => match self.revoked.check_key(key.name(), &key.id().to_string()) {
+            let (id, keys) = self.verified(module, signature)?;
+            if keys.is_empty() {
+                revoked = revoked.or(self.revoked.check_key(None, id).err());
+                let objection = format!("it is signed with key {id}, which is not trusted");
+                vouched.objections.push(objection);
+            }
+            // Revoked before expired: an expiry can be excused.
+            for key in keys {
+                match self.revoked.check_key(Some(key.name()), id) {
                     Err(error) => revoked = Some(error),
-                    Ok(()) => vouched.by.push((key, signature)),
-                },
+                    Ok(()) => match key.in_time(self.today) {
+                        Ok(()) => vouched.by.push((key, signature)),
+                        Err(objection) => vouched.objections.push(objection),
+                    },
+                }
             }
         }
         match revoked {
@@ -107,29 +116,26 @@ impl Vetting {
         }
     }
 
-    /// The trusted key that made a signature, or why none that counts did.
-    fn vouches(
+    /// The key that made a signature, as it says, and the trusted keys with which it verifies: one, or
+    /// more if the operator has it under several names. None if he does not have it at all.
+    fn verified(
         &self,
         module: &[u8],
         signature: &DetachedSignature,
-    ) -> Result<Result<&TrustedKey, String>, VettingError> {
+    ) -> Result<(KeyId, Vec<&TrustedKey>), VettingError> {
         let bad = |problem| VettingError::BadSignature { from: signature.from.clone(), problem };
         let parsed = Signature::parse(&signature.bytes).map_err(bad)?;
-        let named: Vec<_> = self.keys.with_id(parsed.key_id()).collect();
-        if named.is_empty() {
-            return Ok(Err(format!(
-                "it is signed with key {}, which is not trusted",
-                parsed.key_id()
-            )));
-        }
-        let mut problem = String::new();
-        for key in named {
+        let (mut keys, mut problem) = (Vec::new(), None);
+        for key in self.keys.with_id(parsed.key_id()) {
             match key.public().verify(module, &parsed) {
-                Ok(()) => return Ok(key.in_time(self.today).map(|()| key)),
-                Err(why) => problem = why,
+                Ok(()) => keys.push(key),
+                Err(why) => problem = Some(why),
             }
         }
-        Err(bad(problem))
+        match problem {
+            Some(problem) if keys.is_empty() => Err(bad(problem)),
+            _ => Ok((parsed.key_id(), keys)),
+        }
     }
 }
 

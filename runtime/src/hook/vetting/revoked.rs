@@ -72,22 +72,30 @@ impl Revocations {
         self.digests.get(digest).map_or(Ok(()), |location| Err(revoked(location)))
     }
 
+    /// A key by the operator's name for it, if he has one, and by its id.
+    ///
     /// # Errors
     /// [`VettingError::Revoked`].
-    pub(crate) fn check_key(&self, name: &str, id: &str) -> Result<(), VettingError> {
-        let found = [name, id].iter().find_map(|key| self.keys.get(&normal(key)?));
-        let revoked = |location: &Location| VettingError::Revoked {
-            what: format!("the key `{name}` ({id}) that signed it"),
-            location: location.clone(),
+    pub(crate) fn check_key(
+        &self,
+        name: Option<&str>,
+        id: impl std::fmt::Display,
+    ) -> Result<(), VettingError> {
+        let id = id.to_string();
+        let named = name.and_then(|name| self.keys.get(&normal(name)?));
+        let Some(location) = named.or_else(|| self.keys.get(&id)) else { return Ok(()) };
+        let what = match name {
+            Some(name) => format!("the key `{name}` ({id}) that signed it"),
+            None => format!("the key {id} that signed it"),
         };
-        found.map_or(Ok(()), |location| Err(revoked(location)))
+        Err(VettingError::Revoked { what, location: location.clone() })
     }
 
     /// # Errors
     /// [`VettingError::Revoked`], for the component or for who signed it.
     pub(crate) fn check(&self, digest: &Digest, by: Option<&Signer>) -> Result<(), VettingError> {
         self.check_digest(digest)?;
-        by.map_or(Ok(()), |signer| self.check_key(&signer.name, &signer.id))
+        by.map_or(Ok(()), |signer| self.check_key(Some(&signer.name), &signer.id))
     }
 }
 

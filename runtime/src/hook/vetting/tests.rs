@@ -190,6 +190,33 @@ fn what_is_revoked_is_refused_by_digest_by_key_name_and_by_key_id() {
 }
 
 #[test]
+fn a_revocation_counts_for_expired_keys_and_for_keys_that_are_not_there_any_more() {
+    let operator = Operator::new();
+    let key = operator.trusts("acme", "hooks = [\"db\"]\nexpires = 2020-01-01");
+    let signature = [signed(&key, MODULE)];
+    operator.write("revoked.toml", &format!("keys = [\"{}\"]", key.public().unwrap().id()));
+    let error = operator.word("db", &signature).unwrap_err();
+    assert!(matches!(error, VettingError::Revoked { .. }), "{error}");
+    fs::remove_file(operator.paths.keys().join("acme.pub")).unwrap();
+    let error = operator.word("db", &signature).unwrap_err();
+    assert!(matches!(error, VettingError::Revoked { .. }), "{error}");
+    operator.write("revoked.toml", "");
+    untrusted(operator.word("db", &signature), "not trusted");
+}
+
+#[test]
+fn one_key_under_two_names_may_sign_what_either_may() {
+    let operator = Operator::new();
+    let key = operator.trusts("acme", "hooks = [\"db\"]");
+    operator.write("keys.d/other.pub", &key.public().unwrap().to_text().unwrap());
+    operator.write("keys.d/other.toml", "hooks = [\"web\"]");
+    let signature = [signed(&key, MODULE)];
+    assert_eq!(operator.word("db", &signature).unwrap().name, "acme");
+    assert_eq!(operator.word("web", &signature).unwrap().name, "other");
+    untrusted(operator.word("mail", &signature), "may sign db, and this is `mail`");
+}
+
+#[test]
 fn one_good_key_is_enough_beside_a_revoked_and_an_unknown_one() {
     let operator = Operator::new();
     let (good, bad) =
