@@ -179,7 +179,7 @@ async fn calls(table: &mut Table) {
         ),
         (
             "a key that is not UTF-8",
-            call(&format!("{KV}"), "i32.const 3000 i32.const 0xff i32.store8
+            call(KV, "i32.const 3000 i32.const 0xff i32.store8
                       i32.const 3000 i32.const 1 i32.const 0 i32.const 0 i32.const 2048 call $set"),
         ),
         (
