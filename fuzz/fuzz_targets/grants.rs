@@ -26,9 +26,9 @@ fn tokens(statement: &str) -> String {
     let characters: Vec<char> = statement.chars().collect();
     let mut at = 0;
     while at < characters.len() {
-        let (character, next) = (characters[at], characters.get(at + 1).copied());
+        let character = characters[at];
         let verbatim = !matches!(state, State::Plain);
-        let taken = state.step(character, next);
+        let taken = state.step(&characters[at..]);
         if !verbatim && matches!(state, State::Plain) && character.is_ascii_whitespace() {
             if !out.ends_with(BLANK) {
                 out.push(BLANK);
@@ -49,7 +49,7 @@ fn ends_open(statement: &str) -> bool {
     let characters: Vec<char> = statement.chars().collect();
     let mut at = 0;
     while at < characters.len() {
-        at += state.step(characters[at], characters.get(at + 1).copied());
+        at += state.step(&characters[at..]);
     }
     !matches!(state, State::Plain) || statement.ends_with("--")
 }
@@ -64,11 +64,16 @@ enum State {
 
 impl State {
     /// Reads on; how many characters that took.
-    fn step(&mut self, character: char, next: Option<char>) -> usize {
+    fn step(&mut self, rest: &[char]) -> usize {
+        let (character, next) = (rest[0], rest.get(1).copied());
         match (&self, character) {
             (State::Plain, '\'' | '"' | '`') => *self = State::Quoted(character),
             (State::Plain, '#') => *self = State::Line,
-            (State::Plain, '-') if next == Some('-') => return 1,
+            (State::Plain, '-')
+                if next == Some('-') && rest.get(2).is_none_or(char::is_ascii_whitespace) =>
+            {
+                *self = State::Line;
+            }
             (State::Plain, '/') if next == Some('*') => {
                 *self = State::Comment;
                 return 2;

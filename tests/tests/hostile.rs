@@ -5,7 +5,7 @@
 //!
 //! `runtime/tests/hostile` has what can be tried without a server: several hundred attacks more.
 
-#![expect(clippy::print_stdout, reason = "the table is for whoever reads the tests")]
+#![expect(clippy::print_stdout, reason = "the table is the test's report")]
 
 #[path = "hostile/tricks.rs"]
 mod tricks;

@@ -68,14 +68,24 @@ enum Piece<'a> {
 #[must_use]
 pub fn fold(statement: &str) -> Folded {
     let mut folded = String::with_capacity(statement.len());
+    let mut space = false;
     for piece in Pieces(statement) {
-        match piece {
-            Piece::Space => folded.push(' '),
-            Piece::Placeholder => folded.push('?'),
-            Piece::Verbatim(text) => folded.push_str(text),
+        let text = match piece {
+            Piece::Space => {
+                space = true;
+                continue;
+            }
+            Piece::Placeholder => "?",
+            Piece::Verbatim(text) => text,
+        };
+        // Between two pieces; at either end there is none, and a quote keeps its own.
+        if space && !folded.is_empty() {
+            folded.push(' ');
         }
+        space = false;
+        folded.push_str(text);
     }
-    Folded(folded.trim_matches(' ').to_owned())
+    Folded(folded)
 }
 
 /// How many parameters a statement has: each `?` outside quotes and comments.
@@ -188,5 +198,13 @@ mod tests {
         assert_ne!(fold("SELECT 4 /*  */ 2"), fold("SELECT 4 /* */ 2"));
         assert_eq!(fold("SELECT `a\\`  , 1"), fold("SELECT `a\\` , 1"));
         assert_ne!(fold("SELECT 'a\\'  , 1"), fold("SELECT 'a\\' , 1"));
+    }
+
+    #[test]
+    fn white_space_at_the_end_of_an_open_quote_or_a_comment_is_its_own() {
+        assert_ne!(fold("SELECT 'a "), fold("SELECT 'a"));
+        assert_ne!(fold("SELECT 1 -- a "), fold("SELECT 1 -- a"));
+        assert_eq!(fold(" SELECT 1 \n "), fold("SELECT 1"));
+        assert_eq!(fold(" \t"), fold(""));
     }
 }
