@@ -6,6 +6,9 @@ use libfuzzer_sys::fuzz_target;
 use stillpoint::capability::statement::{fold, placeholders};
 
 fuzz_target!(|text: &str| {
+    if text.contains(BLANK) {
+        return;
+    }
     let (granted, sent) = text.split_once('\u{1}').unwrap_or((text, ""));
     let same = fold(granted) == fold(sent);
     let expected = tokens(granted) == tokens(sent);

@@ -190,7 +190,9 @@ async fn time(table: &mut Table) {
         ["describe", "validate", "prepare", "pre-freeze", "confirm", "post-thaw", "finish"]
     {
         let bytes = Module::new().body(export, forever).component();
-        table.attack(TIME, format!("a loop in {export}"), "computing", whole_life(&bytes)).await;
+        table
+            .attack(TIME, format!("a loop in {export}"), "instance was stopped", whole_life(&bytes))
+            .await;
         let recursion = Module::new()
             .items("(func $deeper (result i32) call $deeper i32.const 1 i32.add)")
             .body(export, "call $deeper");
@@ -200,7 +202,7 @@ async fn time(table: &mut Table) {
         table.attack(TIME, format!("a trap in {export}"), "unreachable", whole_life(&bytes)).await;
     }
     let start = Module::new().items(format!("(func $s {forever}) (start $s)")).component();
-    table.attack(TIME, "a start that loops", "computing", whole_life(&start)).await;
+    table.attack(TIME, "a start that loops", "instance was stopped", whole_life(&start)).await;
     let start = Module::new().items("(func $s call $s) (start $s)").component();
     table.attack(TIME, "a start that recurses", "stack", whole_life(&start)).await;
     let start = Module::new().items("(func $s unreachable) (start $s)").component();
@@ -211,5 +213,12 @@ async fn time(table: &mut Table) {
         "i32.const 900 memory.grow drop
          loop $l i32.const 0 i32.const 1 i32.const 58000000 memory.fill br $l end unreachable",
     );
-    table.attack(TIME, "a loop of large fills", "computing", whole_life(&fills.component())).await;
+    table
+        .attack(
+            TIME,
+            "a loop of large fills",
+            "instance was stopped",
+            whole_life(&fills.component()),
+        )
+        .await;
 }

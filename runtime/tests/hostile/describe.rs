@@ -9,7 +9,7 @@ const FAMILY: &str = "what `describe` says and does";
 /// What the guest does there, and what is in the words that refuse it.
 const REFUSED: &[(&str, &str)] = &[
     ("panic", "`describe` failed"),
-    ("loop", "still computing"),
+    ("loop", "instance was stopped"),
     ("eat", "memory"),
     ("recurse", "trapped"),
     ("sleep", "called the host in `describe`"),

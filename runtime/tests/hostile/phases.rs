@@ -14,13 +14,13 @@ const POWERS: &str = "things that were not granted";
 
 /// What ends an instance, or its patience, wherever it is tried; and words of the refusal.
 const FATAL: &[(&[&str], &str)] = &[
-    (&["loop"], "computing"),
+    (&["loop"], "instance was stopped"),
     (&["recurse"], "trapped"),
     (&["eat"], "memory"),
     (&["panic"], "trapped"),
     (&["unreachable"], "unreachable"),
     (&["ask-forever"], "instance was stopped"),
-    (&["sleep-forever"], "computing"),
+    (&["sleep-forever"], "instance was stopped"),
     (&["log-flood", "forever", "0"], "instance was stopped"),
     (&["log-flood", "forever", "1000"], "instance was stopped"),
 ];

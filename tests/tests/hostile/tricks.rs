@@ -167,7 +167,7 @@ pub const ANSWERED: &[(&str, &[&[&str]])] = &[
 
 /// What ends the guest, wherever it is tried.
 pub const ENDS: &[Attack] = &[
-    Attack { words: &["loop"], said: "computing" },
+    Attack { words: &["loop"], said: "instance was stopped" },
     Attack { words: &["recurse"], said: "trapped" },
     Attack { words: &["eat"], said: "memory" },
     Attack { words: &["panic"], said: "trapped" },
