@@ -153,13 +153,15 @@ async fn a_component_without_the_lifecycle_is_refused() {
 #[tokio::test]
 async fn a_describe_that_traps_loops_eats_memory_or_lies_about_its_name_is_refused() {
     for (mode, words) in [
-        ("trap", "it trapped"),
-        ("loop", "still computing at its deadline"),
-        ("eat", "more memory than it may have"),
-        ("badname", "it calls itself `../puppet`"),
+        ("trap", &["it trapped"][..]),
+        // Whichever comes first: on a busy machine that is the deadline.
+        ("loop", &["of processor time", "still computing at its deadline"]),
+        ("eat", &["more memory than it may have"]),
+        ("badname", &["it calls itself `../puppet`"]),
     ] {
         let (said, _) = refusal(&puppet_that_describes(mode)).await;
-        assert!(said.contains("its `describe` failed") && said.contains(words), "{said}");
+        let tells = words.iter().any(|words| said.contains(words));
+        assert!(said.contains("its `describe` failed") && tells, "{said}");
     }
 }
 
