@@ -98,8 +98,9 @@ fn the_cloud_decides(bench: &PluginBench) -> Result<()> {
             words: &["QuotaExceed.Snapshot"],
             change: |s| s.limits.snapshots_per_disk = 0,
         },
+        // A snapshot that failed in a group that does not say so.
         Case {
-            code: 7,
+            code: 15,
             words: &["d-labdata"],
             change: |s| s.group.outcome = a_member_fails(GroupStatus::Accomplished),
         },
