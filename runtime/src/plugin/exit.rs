@@ -48,7 +48,7 @@ pub const TABLE: [Row; 18] = [
     row(
         ExitCode::GroupTimedOut,
         "the request to create the group timed out",
-        "the same: file systems were thawed on time; a group that was made nevertheless is found by its token, and removed or tagged as not consistent",
+        "the same: file systems were thawed on time; a group that was made nevertheless is found by the tag of its run, and removed or tagged as not consistent",
     ),
     row(
         ExitCode::MemberState,
