@@ -277,7 +277,7 @@ fn login(registry: &str, looked: &Looked) -> String {
             "see that this user may do it in this repository, or log in again: docker login {registry}"
         ),
         Looked::Helper(..) | Looked::IdentityToken(_) => format!(
-            "log in with a directory of its own and without a helper, and name it: DOCKER_CONFIG=/root/registry docker login {registry}"
+            "log in with a directory of its own and without a helper, and name it: DOCKER_CONFIG=/etc/stillpoint/registry docker login {registry}"
         ),
         Looked::NoFile(_) | Looked::NoEntry(_) => {
             format!("log in as the user who runs stillpoint: docker login {registry}")
