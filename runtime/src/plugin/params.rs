@@ -262,7 +262,7 @@ pub fn usage() -> String {
             Kind::Boolean => "",
             Kind::Integer => " int",
         };
-        let _ = writeln!(text, "  -{name}{kind}\n    \t{usage}");
+        let _ = writeln!(text, "  -{name}{kind}\n        {usage}");
     }
     text
 }

@@ -155,4 +155,6 @@ fn help_names_every_parameter_and_is_no_error() {
     for flag in FLAGS {
         assert!(usage().contains(&format!("  -{}", flag.name)), "{}", flag.name);
     }
+    let shown = crate::output::human::visible(&usage());
+    assert_eq!(shown, usage(), "it is printed as it is written");
 }
