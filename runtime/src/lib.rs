@@ -40,5 +40,6 @@ pub mod sequence;
 pub mod time;
 
 mod cgroup;
+mod durable;
 mod sys;
 mod walk;

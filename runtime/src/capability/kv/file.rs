@@ -2,9 +2,7 @@
 //! People can read it; nobody can change it without the checksum saying so.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -13,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::grants::MOST_KV_BYTES;
 use crate::config::read::{ConfigError, OPEN_TO_OTHERS, read_trusted};
+use crate::durable;
 use crate::hook::digest::Digest;
 use crate::journal::{JournalError, prepare_directory};
 
@@ -113,29 +112,18 @@ pub(super) fn write(path: &Path, hook: &str, content: &Content) -> Result<(), St
     let new = new_name(directory, hook);
     let bytes = encode(hook, content);
     let put = || -> io::Result<()> {
-        // Left by a death in the midst of this; nobody else writes here.
-        match fs::remove_file(&new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-        file.write_all(&bytes)?;
-        file.sync_all()?;
-        fs::rename(&new, path)?;
-        // The name itself is durable only with its directory, and a new directory only with its own.
-        let above = if fresh { 3 } else { 1 };
-        directory.ancestors().take(above).try_for_each(|each| File::open(each)?.sync_all())
+        // Nobody else writes here, so one name for what is not finished will do.
+        durable::write_whole(&new, path, &bytes)?;
+        // A new directory is durable only with those that it is in.
+        let above = if fresh { 2 } else { 0 };
+        directory.ancestors().skip(1).take(above).try_for_each(durable::sync_directory)
     };
     put().map_err(|source| StateError::Write { path: path.to_owned(), source })
 }
 
 pub(super) fn remove(path: &Path) -> Result<(), StateError> {
-    match fs::remove_file(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(StateError::Write { path: path.to_owned(), source })
-        }
-        _ => Ok(()),
-    }
+    durable::remove_if_there(path)
+        .map_err(|source| StateError::Write { path: path.to_owned(), source })
 }
 
 /// No hook's name begins with a dot, so this is no hook's file.

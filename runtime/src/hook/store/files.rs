@@ -1,12 +1,13 @@
 //! Files of the store: read once and bounded, written whole or not at all, for root alone.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Read, Write};
+use std::fs::{self, DirBuilder, OpenOptions, Permissions};
+use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use super::error::StoreError;
 use crate::config::read::{ConfigError, OPEN_TO_OTHERS, read_trusted};
+use crate::durable;
 
 /// Reads a file that the operator names. Anybody's file will do: what counts is its digest.
 pub(super) fn read_once(file: &Path, longest: u64) -> Result<Vec<u8>, StoreError> {
@@ -53,31 +54,12 @@ pub(super) fn private_directory(path: &Path) -> Result<(), StoreError> {
 pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     let failed = |source| StoreError::Write { path: path.to_owned(), source };
     let partial = path.with_extension(format!("{}.partial", uuid::Uuid::new_v4()));
-    let written = write_and_rename(&partial, path, bytes);
-    if written.is_err() {
-        let _ = fs::remove_file(&partial);
-    }
-    written.map_err(failed)
-}
-
-fn write_and_rename(partial: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(partial)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(partial, path)?;
-    match path.parent() {
-        Some(directory) => File::open(directory)?.sync_all(),
-        None => Ok(()),
-    }
+    durable::write_whole(&partial, path, bytes).map_err(failed)
 }
 
 pub(super) fn remove_file(path: &Path) -> Result<(), StoreError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(StoreError::Write { path: path.to_owned(), source: error })
-        }
-        _ => Ok(()),
-    }
+    durable::remove_if_there(path)
+        .map_err(|source| StoreError::Write { path: path.to_owned(), source })
 }
 
 /// As [`read_once`]; `None` if the file is not there.

@@ -1,12 +1,13 @@
 //! The whole manifests, on this instance: a tag has no room for one.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use super::exit::fail;
 use super::settings::AlibabaSettings;
+use crate::durable;
 use crate::exit_code::ExitCode;
 use crate::manifest::Manifest;
 use crate::provider::ProviderError;
@@ -49,11 +50,8 @@ impl Manifests {
     /// Removes the manifest of a group that is gone.
     pub(super) async fn remove(&self, group: &str) -> Result<(), ProviderError> {
         let path = self.path(group)?;
-        blocking(move || match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(cannot("remove", &path, error))
-            }
-            _ => Ok(()),
+        blocking(move || {
+            durable::remove_if_there(&path).map_err(|error| cannot("remove", &path, error))
         })
         .await
     }
@@ -75,18 +73,7 @@ impl Manifests {
 fn write(path: &Path, text: &[u8]) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("/"));
     DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-    let unfinished = path.with_extension("json.unfinished");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .custom_flags(nix::libc::O_NOFOLLOW)
-        .open(&unfinished)?;
-    file.write_all(text)?;
-    file.sync_all()?;
-    fs::rename(&unfinished, path)?;
-    File::open(directory)?.sync_all()
+    durable::write_whole(&path.with_extension("json.unfinished"), path, text)
 }
 
 fn cannot(what: &str, path: &Path, error: io::Error) -> ProviderError {

@@ -18,6 +18,7 @@ use super::image::{self, Image};
 use super::store::{self, MemberRecord, Record, Store};
 use super::worker::{Job, Worker};
 use super::{A_LOOK, blocking, within};
+use crate::durable;
 use crate::exit_code::ExitCode;
 use crate::manifest::Manifest;
 use crate::plan::Inventory;
@@ -123,7 +124,7 @@ impl ReflinkGroup {
         let record = Record::new(&self.id, request, members);
         for directory in &self.directories {
             store::write_record(&directory.join(store::unfinished(&self.id)), &record)?;
-            store::sync_folder(directory).map_err(|error| {
+            durable::sync_directory(directory).map_err(|error| {
                 io_error(ExitCode::CreateFailed, "cannot write into", directory, error)
             })?;
         }
@@ -331,7 +332,7 @@ fn settle(
             Err(error) if error.kind() == io::ErrorKind::NotFound && to.is_dir() => {}
             other => other.map_err(|error| cannot(&to, error))?,
         }
-        store::sync_folder(directory).map_err(|error| cannot(&to, error))?;
+        durable::sync_directory(directory).map_err(|error| cannot(&to, error))?;
     }
     Ok(members)
 }

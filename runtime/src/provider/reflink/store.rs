@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::error::{fail, io_error, plan_error};
+use crate::durable;
 use crate::exit_code::ExitCode;
 use crate::manifest::Manifest;
 use crate::plan::{self, Inventory};
@@ -371,18 +372,7 @@ fn check_directory(directory: &Path) -> Result<(), ProviderError> {
 
 /// Writes a file so that it is there whole or not at all, also after a power cut.
 fn write_whole(folder: &Path, name: &str, text: &[u8]) -> io::Result<()> {
-    let new = folder.join(format!(".{name}.new"));
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    file.write_all(text)?;
-    file.sync_all()?;
-    fs::rename(&new, folder.join(name))?;
-    sync_folder(folder)
-}
-
-/// Makes a folder's entries last.
-pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
+    durable::write_whole(&folder.join(format!(".{name}.new")), &folder.join(name), text)
 }
 
 pub(super) fn write_record(folder: &Path, record: &Record) -> Result<(), ProviderError> {
