@@ -4,7 +4,7 @@ SHELL := /bin/bash
 DIST  := target/dist/stillpoint
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint unit suites fuzz-quick fuzz coverage build hooks deny install plugin-package
+.PHONY: help demo test test-vm bench faults kills sweep lint unit suites fuzz-quick fuzz coverage build hooks deny install plugin-package
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,16 +30,37 @@ unit: hooks ## Unit and integration tests of the crates
 	cargo test --workspace --exclude stillpoint-tests
 
 suites: hooks ## The main job, faults and bad input, on real servers and file systems
-	cargo build -p stillpoint -p embed
+	cargo build -p embed
+	cargo build -p stillpoint --features failpoints
 	cargo test -p stillpoint-tests --no-run
 	sync
 	STILLPOINT_BIN=$(CURDIR)/target/debug/stillpoint cargo test -p stillpoint-tests -- --test-threads=1 --nocapture
+
+# FAULTS='--filter btrfs --budget 10' picks some; target/debug/faults --help tells what there is.
+faults: setup-test hooks ## The whole fault matrix: a table, and target/faults.json (as root; under 60 minutes)
+	cargo build -p stillpoint --features failpoints
+	cargo build -p stillpoint-tests --bin faults
+	sync
+	TMPDIR=$$([ -d /dev/shm ] && echo /dev/shm || echo /tmp) STILLPOINT_BIN=$(CURDIR)/target/debug/stillpoint \
+		nice -n -10 target/debug/faults --jobs 2 $(FAULTS)
+
+kills: hooks ## 10,000 signals at random moments of runs (docs/sweep.md); goes on where it stopped
+	cargo build -p stillpoint -p stillpoint-tests --bins
+	STILLPOINT_BIN=$(CURDIR)/target/debug/stillpoint target/debug/sweep kills --log target/kills.jsonl
+
+sweep: hooks ## Every system call of a run fails once, and from then on; btrfs under signals (docs/sweep.md)
+	cargo build -p stillpoint -p stillpoint-tests --bins
+	STILLPOINT_BIN=$(CURDIR)/target/debug/stillpoint target/debug/sweep btrfs
+	STILLPOINT_BIN=$(CURDIR)/target/debug/stillpoint target/debug/sweep calls
 
 fuzz-quick: ## Every fuzz target on a fixed number of inputs (a part of make test)
 	scripts/fuzz quick
 
 fuzz: ## Every fuzz target for FUZZ_SECONDS (180) each
 	scripts/fuzz long
+
+test-vm: ## systemd, frozen root, LVM, stuck and failing disks, power cuts: in a virtual machine of its own
+	scripts/test-vm $(TESTS)
 
 coverage: ## Grant matching and capability checks: every branch both ways (needs rustup's llvm-tools)
 	scripts/coverage
@@ -59,7 +80,9 @@ install: hooks ## Into /usr/local
 	install -m 755 $(DIST) /usr/local/bin/stillpoint
 	install -d /usr/local/share/man/man1 /usr/local/share/stillpoint/hooks
 	$(DIST) man >/usr/local/share/man/man1/stillpoint.1
-	install -m 644 target/hooks/mysql.wasm /usr/local/share/stillpoint/hooks/
+	install -m 644 $(patsubst hooks/%/,target/hooks/%.wasm,$(wildcard hooks/*/)) /usr/local/share/stillpoint/hooks/
+	install -d /usr/local/lib/systemd/system
+	install -m 644 packaging/systemd/* /usr/local/lib/systemd/system/
 
 # Another binary may be packed: make plugin-package PLUGIN_BINARY=… (the dist build is not made then).
 plugin-package: PLUGIN_BINARY ?= $(DIST)

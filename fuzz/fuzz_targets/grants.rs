@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use stillpoint::capability::statement::{fold, placeholders};
+use stillpoint::capability::statement::{Placeholder, fold, placeholders};
 
 fuzz_target!(|text: &str| {
     if text.contains(BLANK) {
@@ -14,7 +14,9 @@ fuzz_target!(|text: &str| {
     let expected = tokens(granted) == tokens(sent);
     assert_eq!(same, expected, "{granted:?} and {sent:?}");
     if same {
-        assert_eq!(placeholders(granted), placeholders(sent));
+        for style in [Placeholder::Question, Placeholder::Numbered] {
+            assert_eq!(placeholders(granted, style), placeholders(sent, style));
+        }
     }
     let padded = format!(" \t{granted}\n ");
     if !ends_open(granted) {
@@ -63,13 +65,37 @@ enum State {
     Quoted(char),
     Line,
     Comment,
+    /// In a PostgreSQL quote, until this tag.
+    Dollar(Vec<char>),
 }
 
 impl State {
     /// Reads on; how many characters that took.
     fn step(&mut self, rest: &[char]) -> usize {
         let (character, next) = (rest[0], rest.get(1).copied());
+        if let State::Dollar(tag) = self {
+            let length = tag.len();
+            let ends = rest.starts_with(tag);
+            if ends {
+                *self = State::Plain;
+            }
+            return if ends { length } else { 1 };
+        }
         match (&self, character) {
+            (State::Plain, '$') => {
+                let digits = rest[1..].iter().take_while(|c| c.is_ascii_digit()).count();
+                if digits > 0 {
+                    return 1 + digits;
+                }
+                let name = rest[1..].iter().take_while(|c| is_of_a_word(**c)).count();
+                if rest.get(1 + name) == Some(&'$') {
+                    *self = State::Dollar(rest[..name + 2].to_vec());
+                    return name + 2;
+                }
+            }
+            (State::Plain, letter) if letter.is_alphabetic() || letter == '_' => {
+                return rest.iter().take_while(|c| is_of_a_word(**c) || **c == '$').count();
+            }
             (State::Plain, '\'' | '"' | '`') => *self = State::Quoted(character),
             (State::Plain, '#') => *self = State::Line,
             (State::Plain, '-')
@@ -93,4 +119,8 @@ impl State {
         }
         1
     }
+}
+
+fn is_of_a_word(character: char) -> bool {
+    character.is_alphanumeric() || character == '_'
 }

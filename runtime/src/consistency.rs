@@ -71,6 +71,26 @@ pub enum ReasonCode {
 }
 
 impl ReasonCode {
+    /// All of them.
+    pub const ALL: [ReasonCode; 16] = [
+        ReasonCode::NoHook,
+        ReasonCode::ScriptInvalid,
+        ReasonCode::HookFailed,
+        ReasonCode::HookNotApplicable,
+        ReasonCode::HookLowered,
+        ReasonCode::DataNotInSnapshot,
+        ReasonCode::NotConfirmed,
+        ReasonCode::NotFreezable,
+        ReasonCode::DiskExcluded,
+        ReasonCode::DeviceNotFound,
+        ReasonCode::FreezeDisabled,
+        ReasonCode::DeadlinePassed,
+        ReasonCode::ThawedByOther,
+        ReasonCode::TurnedReadOnly,
+        ReasonCode::GuardLost,
+        ReasonCode::PointInTimeUnknown,
+    ];
+
     /// The stable code, as in the manifest.
     #[must_use]
     pub fn code(self) -> &'static str {

@@ -45,6 +45,61 @@ pub enum ExitCode {
     Unknown = 255,
 }
 
+impl ExitCode {
+    /// All of them, in order.
+    pub const ALL: [ExitCode; 18] = [
+        ExitCode::Ok,
+        ExitCode::Precondition,
+        ExitCode::Parameters,
+        ExitCode::NoUsableDisk,
+        ExitCode::CreateFailed,
+        ExitCode::GroupState,
+        ExitCode::GroupTimedOut,
+        ExitCode::MemberState,
+        ExitCode::Tags,
+        ExitCode::PreFreeze,
+        ExitCode::PostThaw,
+        ExitCode::CannotFreeze,
+        ExitCode::CannotThaw,
+        ExitCode::NoRole,
+        ExitCode::Quota,
+        ExitCode::SnapshotState,
+        ExitCode::InProgress,
+        ExitCode::Unknown,
+    ];
+
+    /// What an exit status says; `Unknown` for one that is not ours.
+    #[must_use]
+    pub fn from_status(status: u8) -> Self {
+        Self::ALL.into_iter().find(|code| *code as u8 == status).unwrap_or(ExitCode::Unknown)
+    }
+
+    /// A stable name, for metrics and traces.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            ExitCode::Ok => "ok",
+            ExitCode::Precondition => "precondition",
+            ExitCode::Parameters => "parameters",
+            ExitCode::NoUsableDisk => "no-usable-disk",
+            ExitCode::CreateFailed => "create-failed",
+            ExitCode::GroupState => "group-state",
+            ExitCode::GroupTimedOut => "group-timed-out",
+            ExitCode::MemberState => "member-state",
+            ExitCode::Tags => "tags",
+            ExitCode::PreFreeze => "pre-freeze",
+            ExitCode::PostThaw => "post-thaw",
+            ExitCode::CannotFreeze => "cannot-freeze",
+            ExitCode::CannotThaw => "cannot-thaw",
+            ExitCode::NoRole => "no-role",
+            ExitCode::Quota => "quota",
+            ExitCode::SnapshotState => "snapshot-state",
+            ExitCode::InProgress => "in-progress",
+            ExitCode::Unknown => "unknown",
+        }
+    }
+}
+
 impl From<ExitCode> for std::process::ExitCode {
     fn from(code: ExitCode) -> Self {
         std::process::ExitCode::from(code as u8)

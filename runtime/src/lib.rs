@@ -19,27 +19,34 @@
 //! | [`sequence`] | the story: each phase a type, each exit a move |
 //! | [`plugin`] | stands in for Alibaba Cloud's `app-snapshot-plugin`: its parameters, lines and exit codes |
 //! | [`manifest`] | what a run did and how consistent the result is |
+//! | [`metrics`] | what Prometheus reads: a file, written after each run |
+//! | [`report`] | what came of each run, kept, and drawn as a page |
 //! | [`exit_code`] | every exit code, documented |
+//! | [`failpoint`] | named places at which tests kill, stop and fail us; nothing of it in a release |
 
 pub mod capability;
 pub mod config;
 pub mod consistency;
 pub mod exit_code;
+pub mod failpoint;
 pub mod freeze;
 pub mod guard;
 pub mod hook;
 pub mod journal;
 pub mod manifest;
+pub mod metrics;
 pub mod output;
 pub mod paths;
 pub mod plan;
 pub mod plugin;
 pub mod provider;
+pub mod report;
 pub mod script;
 pub mod sequence;
 pub mod time;
 
 mod cgroup;
 mod durable;
+mod file_lock;
 mod sys;
 mod walk;

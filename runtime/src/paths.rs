@@ -81,6 +81,24 @@ impl Paths {
         self.root.join("var/lib/stillpoint/manifests")
     }
 
+    /// `var/lib/stillpoint/runs`: what came of the latest runs, one file each.
+    #[must_use]
+    pub fn runs(&self) -> PathBuf {
+        self.root.join("var/lib/stillpoint/runs")
+    }
+
+    /// `var/lib/stillpoint/metrics.json`: what is counted from run to run.
+    #[must_use]
+    pub fn counters(&self) -> PathBuf {
+        self.root.join("var/lib/stillpoint/metrics.json")
+    }
+
+    /// `run/stillpoint/runs`: the same, of runs after which the disk may be frozen.
+    #[must_use]
+    pub fn runs_in_memory(&self) -> PathBuf {
+        self.run().join("runs")
+    }
+
     /// `run/stillpoint`: lock and journal; on tmpfs, because it is written while others are frozen.
     #[must_use]
     pub fn run(&self) -> PathBuf {

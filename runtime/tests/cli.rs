@@ -4,12 +4,13 @@
 
 use std::process::{Command, Output};
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 15] = [
     "snapshot",
     "plan",
     "status",
     "thaw",
     "recover",
+    "sentinel",
     "list",
     "show",
     "restore",
@@ -110,4 +111,19 @@ fn status_shows_every_file_system_that_could_be_frozen_as_running() {
     let root = lines.as_array().unwrap().iter().find(|line| line["mount_point"] == "/");
     // Where / is of a type that can be frozen, it runs: we are running from it.
     assert!(root.is_none_or(|root| root["state"] != "frozen"), "{lines}");
+}
+
+#[test]
+fn a_run_without_descriptors_ends_with_an_error_and_not_with_a_panic() {
+    // Three are the standard streams; from some number on there are enough to get further.
+    let root = tempfile::tempdir().unwrap();
+    for limit in 4..=12 {
+        let line = format!("ulimit -n {limit}; exec \"$0\" --root \"$1\" snapshot --name x");
+        let binary = env!("CARGO_BIN_EXE_stillpoint");
+        let mut command = Command::new("sh");
+        let output = command.args(["-c", &line, binary]).arg(root.path()).output().unwrap();
+        let said = text(&output.stderr);
+        assert!(said.contains("error") && !said.contains("panicked"), "{limit} files: {said}");
+        assert!(!matches!(output.status.code(), None | Some(0 | 101)), "{limit} files: {said}");
+    }
 }

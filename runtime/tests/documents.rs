@@ -18,6 +18,7 @@ use stillpoint::output::json::{
 };
 use stillpoint::paths::Paths;
 use stillpoint::provider::{AttachedCopy, GroupSummary};
+use stillpoint::report::{RunRecord, Summary};
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
@@ -42,6 +43,8 @@ fn the_schema_of_the_manifest_is_checked_in() {
 fn the_schemas_of_the_commands_output_are_checked_in() {
     check::<RunDocument>("snapshot.schema.json");
     check::<PlanDocument>("plan.schema.json");
+    check::<RunRecord>("run.schema.json");
+    check::<Vec<Summary>>("runs.schema.json");
     check::<InspectDocument>("inspect.schema.json");
     check::<VerifyDocument>("verify.schema.json");
     check::<PushDocument>("push.schema.json");
@@ -105,7 +108,7 @@ fn the_readmes_configuration_is_read_and_says_the_defaults_where_it_says_so() {
 fn the_readmes_connections_are_read() {
     let (_root, paths) = installation("connections.toml", &readme_toml(1));
     let connections = Connections::load(&paths).unwrap();
-    assert_eq!(connections.names().collect::<Vec<_>>(), ["main"]);
+    assert_eq!(connections.names().collect::<Vec<_>>(), ["cache", "cluster", "main"]);
 }
 
 #[test]

@@ -99,7 +99,7 @@ async fn a_file_that_is_no_component_is_refused_with_a_remedy() {
     for (bytes, problem, hint) in [
         (&b"#!/bin/sh\necho no\n"[..], "it is not WebAssembly", "give the .wasm component"),
         (b"\0asm", "cut short", "copy it again"),
-        (&core, "core WebAssembly module, not a component", "wasm-tools component new"),
+        (&core, "core WebAssembly module, not a component", "stillpoint hook build module.wasm"),
         (cut, "was cut short", "compare its digest"),
     ] {
         let (said, next) = refusal(bytes).await;
@@ -147,7 +147,7 @@ async fn an_import_that_is_not_ours_is_refused_by_name() {
 #[tokio::test]
 async fn a_component_without_the_lifecycle_is_refused() {
     let (said, _) = refusal(EMPTY_COMPONENT).await;
-    assert!(said.contains("does not export stillpoint:hook/lifecycle@0.1.0"), "{said}");
+    assert!(said.contains("does not export stillpoint:hook/lifecycle@0.1.1"), "{said}");
 }
 
 #[tokio::test]

@@ -4,6 +4,8 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -30,9 +32,27 @@ struct Script {
     fail_at: Option<String>,
     kind: Option<HookFailureKind>,
     cancel_at: Option<(String, Arc<CancelSource>)>,
+    /// What hook `a` names as its data.
+    paths: Vec<PathBuf>,
+    /// The disk that `/` is on is in the snapshot, in place of one that nothing is on.
+    with_root: bool,
+    /// The first word is not over before the second has been said, or the phase's deadline has passed.
+    waits: Vec<(&'static str, &'static str)>,
 }
 
 impl Script {
+    async fn wait_at(&self, word: &str, deadline: Deadline) -> bool {
+        for (_, until) in self.waits.iter().filter(|(at, _)| *at == word) {
+            while !self.words().iter().any(|said| said == until) {
+                if deadline.remaining().is_zero() {
+                    return false;
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+        true
+    }
+
     /// True if this is the place to fail.
     fn say(&self, word: &str) -> bool {
         self.log.lock().unwrap().push(word.to_owned());
@@ -56,18 +76,22 @@ struct FakeHook {
 }
 
 impl FakeHook {
-    fn act(&self, phase: Phase) -> Result<(), HookFailure> {
-        if self.script.say(&format!("{}.{phase}", self.name)) {
-            return Err(HookFailure {
+    async fn act(&self, phase: Phase, deadline: Deadline) -> Result<(), HookFailure> {
+        let word = format!("{}.{phase}", self.name);
+        let told_to = self.script.say(&word).then_some(HookFailureKind::Application);
+        let in_time = self.script.wait_at(&word, deadline).await;
+        let late = (!in_time).then_some(HookFailureKind::Timeout);
+        match told_to.or(late) {
+            None => Ok(()),
+            Some(kind) => Err(HookFailure {
                 hook: self.name.into(),
                 version: None,
                 phase,
-                kind: self.script.kind.unwrap_or(HookFailureKind::Application),
+                kind: self.script.kind.unwrap_or(kind),
                 message: "told to fail".into(),
                 hint: None,
-            });
+            }),
         }
-        Ok(())
     }
 }
 
@@ -82,25 +106,28 @@ impl Hook for FakeHook {
     fn digest(&self) -> Option<String> {
         None
     }
-    async fn prepare(&mut self, _: Deadline) -> Result<Prepared, HookFailure> {
-        self.act(Phase::Prepare).map(|()| Prepared::default())
+    async fn prepare(&mut self, by: Deadline) -> Result<Prepared, HookFailure> {
+        self.act(Phase::Prepare, by).await?;
+        let paths = if self.name == "a" { self.script.paths.clone() } else { Vec::new() };
+        Ok(Prepared { paths, ..Prepared::default() })
     }
-    async fn pre_freeze(&mut self, _: Deadline) -> Result<Quiesced, HookFailure> {
-        self.act(Phase::PreFreeze)
+    async fn pre_freeze(&mut self, by: Deadline) -> Result<Quiesced, HookFailure> {
+        self.act(Phase::PreFreeze, by)
+            .await
             .map(|()| Quiesced { level: Level::Application, metadata: Vec::new() })
     }
-    async fn confirm(&mut self, _: Deadline) -> Result<(), HookFailure> {
-        self.act(Phase::Confirm)
+    async fn confirm(&mut self, by: Deadline) -> Result<(), HookFailure> {
+        self.act(Phase::Confirm, by).await
     }
     async fn post_thaw(
         &mut self,
         _: Outcome,
-        _: Deadline,
+        by: Deadline,
     ) -> Result<Vec<MetadataEntry>, HookFailure> {
-        self.act(Phase::PostThaw).map(|()| Vec::new())
+        self.act(Phase::PostThaw, by).await.map(|()| Vec::new())
     }
-    async fn finish(&mut self, _: Deadline) -> Result<(), HookFailure> {
-        self.act(Phase::Finish)
+    async fn finish(&mut self, by: Deadline) -> Result<(), HookFailure> {
+        self.act(Phase::Finish, by).await
     }
 }
 
@@ -135,7 +162,8 @@ impl Provider for FakeProvider {
     }
     async fn disks(&self) -> Result<Vec<Disk>, ProviderError> {
         // A device that nothing is mounted from: nothing is to be frozen.
-        let device = DevId { major: 251, minor: 9_999 };
+        let nothing = DevId { major: 251, minor: 9_999 };
+        let device = if self.script.with_root { device_of_root() } else { nothing };
         Ok(vec![Disk { id: "d".into(), device, node: "/dev/fake".into(), warnings: vec![] }])
     }
     async fn prepare(
@@ -171,6 +199,14 @@ impl PreparedGroup for FakeGroup {
     }
 }
 
+fn device_of_root() -> DevId {
+    let device = std::fs::metadata("/").unwrap().dev();
+    DevId {
+        major: u32::try_from(nix::sys::stat::major(device)).unwrap(),
+        minor: u32::try_from(nix::sys::stat::minor(device)).unwrap(),
+    }
+}
+
 /// Everything that a run says when nothing fails: the list from which the faults are made.
 const HAPPY: [&str; 14] = [
     "a.prepare",
@@ -179,15 +215,18 @@ const HAPPY: [&str; 14] = [
     "a.pre-freeze",
     "b.pre-freeze",
     "create",
-    "a.confirm",
     "b.confirm",
     "b.post-thaw",
     "b.finish",
+    "a.confirm",
     "a.post-thaw",
     "a.finish",
     "settle",
     "record",
 ];
+
+/// What hooks have for a phase here. Who is kept waiting when he need not be waits for so long.
+const LONG: Duration = Duration::from_secs(4);
 
 struct Case {
     script: Script,
@@ -195,27 +234,49 @@ struct Case {
     fixed: bool,
     on_failure: OnFailure,
     require: Option<Level>,
+    /// Neither names the other: they are quiesced at the same time.
+    independent: bool,
 }
 
 impl Case {
     fn new(fail_at: Option<&str>) -> Self {
         let script = Script { fail_at: fail_at.map(str::to_owned), ..Script::default() };
-        Self { script, hangs: false, fixed: true, on_failure: OnFailure::Abort, require: None }
+        Self {
+            script,
+            hangs: false,
+            fixed: true,
+            on_failure: OnFailure::Abort,
+            require: None,
+            independent: false,
+        }
+    }
+
+    /// Two that do not name each other, one of which waits.
+    fn independent(fail_at: Option<&str>, waits: &[(&'static str, &'static str)]) -> Self {
+        let mut case = Self { independent: true, ..Self::new(fail_at) };
+        case.script.waits = waits.to_vec();
+        case
     }
 
     /// Hook `b` is quiesced after hook `a`, and released before it.
     async fn run(self) -> (Result<Report, Failure>, Vec<String>) {
-        let Self { script, hangs, fixed, on_failure, require } = self;
+        let Self { script, hangs, fixed, on_failure, require, independent } = self;
         let run_dir = tempfile::tempdir().unwrap();
         let provider = FakeProvider { script: script.clone(), hangs, fixed };
         let mut request = Request::new("order", Arc::new(provider));
         request.run_dir = run_dir.path().join("run");
         request.require = require;
+        // `/` is never frozen by a test.
+        request.scope.freeze = !script.with_root;
         request.deadlines.freeze = Duration::from_millis(300);
+        request.deadlines.quiesce = LONG;
+        request.deadlines.confirm = LONG;
+        request.deadlines.release = LONG;
         if let Some((_, source)) = &script.cancel_at {
             request.context = RunContext::new("order", false, source.token());
         }
         for (name, after) in [("b", vec!["a".to_owned()]), ("a", vec![])] {
+            let after = if independent { Vec::new() } else { after };
             let hook = Box::new(FakeHook { name, script: script.clone() });
             request.hooks.push(PlannedHook::component(hook, on_failure, after));
         }
@@ -239,7 +300,8 @@ fn check_law(result: &Result<Report, Failure>, words: &[String], about: &str) {
         let times = words.iter().filter(|word| **word == format!("{hook}.finish")).count();
         assert_eq!(times, 1, "finished once: {}", context());
     }
-    if let (Some(a), Some(b)) = (at("a.post-thaw"), at("b.post-thaw")) {
+    let ordered = !about.starts_with("independent");
+    if let (true, Some(a), Some(b)) = (ordered, at("a.post-thaw"), at("b.post-thaw")) {
         assert!(b < a, "in reverse: {}", context());
     }
     if let Err(failure) = result {
@@ -438,4 +500,120 @@ async fn hooks_that_wait_for_each_other_are_refused_before_anything_is_touched()
         assert_eq!(failure.exit_code(), ExitCode::Parameters);
         assert!(script.words().is_empty(), "nothing was touched");
     }
+}
+
+/// Runs it, and says how long that took.
+async fn timed(case: Case) -> (Result<Report, Failure>, Vec<String>, Duration) {
+    let began = std::time::Instant::now();
+    let (result, words) = case.run().await;
+    (result, words, began.elapsed())
+}
+
+#[tokio::test]
+async fn independent_hooks_are_quiesced_confirmed_and_released_at_the_same_time() {
+    for phase in ["prepare", "pre-freeze", "confirm", "post-thaw"] {
+        // Each waits for the other: one after the other, the first would wait until its deadline.
+        let [a, b] = ["a", "b"].map(|hook| &*format!("{hook}.{phase}").leak());
+        let (result, words) = Case::independent(None, &[(a, b), (b, a)]).run().await;
+        check_law(&result, &words, "independent");
+        let report = result.unwrap();
+        assert_eq!(report.exit_code, ExitCode::Ok, "{phase}: {words:?}");
+        assert_eq!(report.manifest.level, Level::Application, "{phase}");
+    }
+}
+
+#[tokio::test]
+async fn one_that_fails_has_the_others_given_up_and_released_at_once() {
+    for (fails, waits) in [("b.pre-freeze", "a.pre-freeze"), ("a.pre-freeze", "b.pre-freeze")] {
+        let case = Case::independent(Some(fails), &[(waits, "never")]);
+        let (result, words, took) = timed(case).await;
+        check_law(&result, &words, "independent");
+        let failure = result.unwrap_err();
+        assert_eq!(failure.exit_code(), ExitCode::PreFreeze);
+        assert!(took < LONG / 2, "{fails}: the other was waited for: {took:?}");
+        let given_up = failure.steps.iter().filter_map(|step| step.detail.as_deref());
+        assert!(given_up.into_iter().any(|detail| detail.starts_with("given up, because")));
+    }
+}
+
+#[tokio::test]
+async fn nobody_stays_locked_because_another_cannot_be_released_whose_quiescing_failed() {
+    // `b` comes after `a`, and so is to be released before it; but it hangs until `a` is.
+    let mut case = Case::new(Some("b.pre-freeze"));
+    case.script.waits = vec![("b.post-thaw", "a.finish")];
+    let (result, words, took) = timed(case).await;
+    check_law(&result, &words, "b.pre-freeze");
+    assert!(took < LONG / 2, "{took:?}: {words:?}");
+}
+
+#[tokio::test]
+async fn the_declared_order_of_release_is_kept_though_the_first_takes_its_time() {
+    let mut case = Case::new(None);
+    // `a` would have to be released for `b` to be: order is order, to the deadline.
+    case.script.waits = vec![("b.post-thaw", "a.post-thaw")];
+    let (result, words, took) = timed(case).await;
+    check_law(&result, &words, "slow release");
+    assert_eq!(result.unwrap().exit_code, ExitCode::PostThaw);
+    assert!(took >= LONG, "{took:?}: {words:?}");
+}
+
+#[tokio::test]
+async fn nobody_stays_locked_because_another_cannot_prove_that_it_was() {
+    for (hangs, until) in [("a.confirm", "b.finish"), ("b.confirm", "a.finish")] {
+        let (result, words, took) = timed(Case::independent(None, &[(hangs, until)])).await;
+        check_law(&result, &words, "independent");
+        assert_eq!(result.unwrap().exit_code, ExitCode::Ok, "{words:?}");
+        assert!(took < LONG / 2, "{took:?}: {words:?}");
+    }
+}
+
+#[tokio::test]
+async fn one_that_the_run_can_do_without_is_released_while_the_others_are_still_quiesced() {
+    let mut case = Case::independent(Some("b.pre-freeze"), &[("a.pre-freeze", "b.finish")]);
+    case.on_failure = OnFailure::Lower;
+    let (result, words, took) = timed(case).await;
+    check_law(&result, &words, "independent");
+    assert_eq!(result.unwrap().manifest.level, Level::FileSystem);
+    assert!(took < LONG / 2, "{took:?}: {words:?}");
+}
+
+#[tokio::test]
+async fn an_application_that_was_held_because_another_hook_was_slow_is_told_of() {
+    let mut case = Case::independent(Some("b.pre-freeze"), &[("b.pre-freeze", "never")]);
+    case.on_failure = OnFailure::Lower;
+    let (result, _) = case.run().await;
+    let report = result.unwrap();
+    let told = |warning: &String| warning.contains("after = [\"b\"] in hooks.d/a.toml");
+    assert!(report.manifest.warnings.iter().any(told), "{:?}", report.manifest.warnings);
+}
+
+/// What a server calls by a path that is not here is in another machine's files, or behind mounts of its
+/// own: that `/` is in the snapshot says nothing of it.
+#[tokio::test]
+async fn data_that_is_not_where_a_hook_says_is_not_covered_by_the_root() {
+    let with = async |path: &str| {
+        let mut case = Case::new(None);
+        case.script.with_root = true;
+        case.script.paths = vec![path.into()];
+        case.run().await
+    };
+    let (result, words) = with("/etc").await;
+    if matches!(&result, Err(failure) if failure.exit_code() == ExitCode::Parameters) {
+        // The root of a container is on no disk: nothing could cover it.
+        return;
+    }
+    result.unwrap();
+    assert!(words.contains(&"create".to_owned()), "{words:?}");
+
+    let (result, words) = with("/etc/not-of-this-machine/data").await;
+    let failure = result.unwrap_err();
+    assert_eq!(failure.exit_code(), ExitCode::Precondition, "{failure:?}");
+    let text = failure.cause.to_string();
+    for part in ["hook a", "/etc/not-of-this-machine/data", "other files than this machine has"] {
+        assert!(text.contains(part), "{text}");
+    }
+    assert!(
+        !words.iter().any(|word| word.ends_with("pre-freeze") || word == "create"),
+        "{words:?}"
+    );
 }

@@ -29,6 +29,21 @@ impl FileWriters {
     /// # Errors
     /// If a file cannot be made.
     pub fn start<P: AsRef<Path>>(directories: impl IntoIterator<Item = P>) -> Result<Self> {
+        Self::start_with(directories, |_| Ok(()))
+    }
+
+    /// The same, and each write waits for its disk, as a client's commit does.
+    ///
+    /// # Errors
+    /// If a file cannot be made.
+    pub fn start_synced<P: AsRef<Path>>(directories: impl IntoIterator<Item = P>) -> Result<Self> {
+        Self::start_with(directories, File::sync_data)
+    }
+
+    fn start_with<P: AsRef<Path>>(
+        directories: impl IntoIterator<Item = P>,
+        after_write: fn(&File) -> std::io::Result<()>,
+    ) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
         for directory in directories {
@@ -36,7 +51,7 @@ impl FileWriters {
             let file =
                 File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
             let stop = Arc::clone(&stop);
-            threads.push(std::thread::spawn(move || write_until(&file, &stop)));
+            threads.push(std::thread::spawn(move || write_until(&file, after_write, &stop)));
         }
         Ok(Self { stop, threads })
     }
@@ -62,12 +77,17 @@ impl Drop for FileWriters {
     }
 }
 
-fn write_until(file: &File, stop: &AtomicBool) -> Result<Vec<Commit>> {
+fn write_until(
+    file: &File,
+    after_write: fn(&File) -> std::io::Result<()>,
+    stop: &AtomicBool,
+) -> Result<Vec<Commit>> {
     let block = [0_u8; 4096];
     let mut writes = Vec::new();
     while !stop.load(Ordering::Relaxed) {
         let began_ns = now_ns();
         file.write_at(&block, 0).context("a write failed")?;
+        after_write(file).context("a write did not reach the disk")?;
         writes.push(Commit { began_ns, acked_ns: now_ns() });
         std::thread::sleep(PAUSE);
     }

@@ -58,6 +58,9 @@ impl FsSpec {
     }
 }
 
+/// The name of a file that takes all the room of a file system, for a test.
+pub const FILLER: &str = "stillpoint-lab-filler";
+
 /// One of the lab's file systems, mounted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileSystem {
@@ -160,6 +163,10 @@ impl Lab {
     pub fn mount_copy(&self, device: &Path, fs_type: FsType, name: &str) -> Result<PathBuf> {
         let mount = self.directory.join("copy").join(name);
         fs::create_dir_all(&mount)?;
+        if fs_type == FsType::Btrfs {
+            // It finds file systems by UUID, and the original, of the same, is mounted.
+            run("btrfstune", [Path::new("-f"), Path::new("-m"), device])?;
+        }
         let mut command = Command::new("mount");
         command.args(["-t", fs_type.name()]);
         if fs_type == FsType::Xfs {
@@ -167,7 +174,11 @@ impl Lab {
             command.args(["-o", "nouuid"]);
         }
         crate::command::output_of(command.arg(device).arg(&mount))?;
-        Ok(mount)
+        // No server starts on a full disk: whoever restores one makes room.
+        match fs::remove_file(mount.join(FILLER)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(mount),
+        }
     }
 
     /// Removes everything, and says if something could not be.

@@ -78,3 +78,13 @@ pub fn processes_of(directory: &Path, program: &Path) -> Vec<PathBuf> {
         .filter(|process| fs::read_link(process.join("exe")).is_ok_and(|exe| exe == program))
         .collect()
 }
+
+/// All that run this program, on the whole machine: guards, sentinels and recoveries have no environment
+/// that would tell whose they are.
+#[must_use]
+pub fn processes_running(program: &Path) -> Vec<PathBuf> {
+    let all = fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
+    all.map(|entry| entry.path())
+        .filter(|process| fs::read_link(process.join("exe")).is_ok_and(|exe| exe == program))
+        .collect()
+}

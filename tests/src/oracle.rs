@@ -62,6 +62,20 @@ pub enum Violation {
         /// Where the copy's ends.
         found: BinlogPosition,
     },
+    /// The copy does not stand where the run says.
+    Position {
+        /// Which position, or number.
+        what: &'static str,
+        /// What the run says.
+        claimed: String,
+        /// What the copy says.
+        found: String,
+    },
+    /// The server had more to redo than is promised.
+    Redo {
+        /// How much, in bytes of its log.
+        bytes: u64,
+    },
     /// The two file systems disagree.
     BinlogAndData {
         /// Rows inserted by the binary log.
@@ -111,6 +125,10 @@ impl fmt::Display for Violation {
                 "binary log ends at {}:{}, the run says {}:{}",
                 found.file, found.offset, claimed.file, claimed.offset
             ),
+            Violation::Position { what, claimed, found } => {
+                write!(f, "{what} of the copy is {found}, the run says {claimed}")
+            }
+            Violation::Redo { bytes } => write!(f, "{bytes} bytes were redone at the start"),
             Violation::BinlogAndData { in_binlog, in_tables } => {
                 write!(f, "{in_binlog} rows by the binary log, {in_tables} in the tables")
             }
@@ -249,10 +267,11 @@ fn end_of_binlog(place: &Place) -> Result<BinlogPosition> {
 
 /// A client's rows in all tables of the copy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Found {
-    rows: u64,
+pub struct Found {
+    /// How many there are.
+    pub rows: u64,
     /// One more than the greatest sequence number.
-    next: u64,
+    pub next: u64,
 }
 
 /// A table that cannot be read has no rows, and is a violation by itself.
@@ -312,8 +331,9 @@ fn judge_start(log: &StartLog, violations: &mut Vec<Violation>) {
     violations.extend(log.errors.iter().cloned().map(Violation::Server));
 }
 
-/// Per client: no hole; all that was acknowledged before; nothing that was begun after.
-fn judge_sequences(
+/// Per client: no hole; all that was acknowledged before; nothing that was begun after. Returns how
+/// many commits had to be there, and how many could not.
+pub fn judge_sequences(
     found: &[Found],
     history: &History,
     hold: Interval,

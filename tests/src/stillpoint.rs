@@ -291,6 +291,25 @@ impl Stillpoint {
             .with_context(|| format!("no snapshot {name} with a manifest: {}", run.description()))
     }
 
+    /// Nothing that this lab's disks were snapshotted into is left.
+    ///
+    /// # Errors
+    /// If something is.
+    pub fn has_no_group(&self) -> Result<()> {
+        let run = self.run_json(["list"])?;
+        let list = run.succeeded()?.json()?;
+        // The provider finds those of other labs on this machine, too; and each manifest names all file
+        // systems that there were.
+        let own = self.lab.display().to_string();
+        let of_this_lab = |group: &&Value| match group["manifest"]["disks"].as_array() {
+            Some(disks) => disks.iter().any(|disk| disk.to_string().contains(&own)),
+            None => group.to_string().contains(&own),
+        };
+        let left: Vec<&Value> = list.as_array().into_iter().flatten().filter(of_this_lab).collect();
+        ensure!(left.is_empty(), "a group was left: {left:?}");
+        Ok(())
+    }
+
     /// Attaches copies of a group; devices by the image that each is a copy of.
     ///
     /// # Errors
@@ -395,6 +414,13 @@ impl Run {
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         let description = format!("stillpoint: {}\n{stdout}{stderr}", output.status);
         Self { code: output.status.code(), stdout, stderr, description }
+    }
+
+    /// From what became of a process that was run elsewhere.
+    #[must_use]
+    pub fn with(code: Option<i32>, stdout: String, stderr: String) -> Self {
+        let description = format!("stillpoint: exit {code:?}\n{stdout}{stderr}");
+        Self { code, stdout, stderr, description }
     }
 
     /// Itself, if it exited with 0.
@@ -533,6 +559,23 @@ impl Manifest {
         })
     }
 
+    /// When a step of one subject, such as a hook, began and ended.
+    ///
+    /// # Errors
+    /// If there is no such record.
+    pub fn span_of(&self, step: &str, subject: &str) -> Result<Interval> {
+        let steps = self.at("/steps")?.as_array().context("/steps is not a list")?;
+        let is = |record: &&Value, key: &str, value: &str| {
+            record.get(key).and_then(Value::as_str) == Some(value)
+        };
+        let record = steps
+            .iter()
+            .find(|record| is(record, "step", step) && is(record, "subject", subject))
+            .with_context(|| format!("no {step} of {subject} in {steps:#?}"))?;
+        let time = |key: &str| record.get(key).and_then(Value::as_u64).context("no time");
+        Ok(Interval { began_ns: time("began_ns")?, ended_ns: time("ended_ns")? })
+    }
+
     /// What the run claims about the application: the hold, and where the binary log ended.
     ///
     /// # Errors
@@ -552,6 +595,22 @@ impl Manifest {
                     .context("the position is not a number")?,
             },
         })
+    }
+
+    /// What one hook saved under a key, as text; `None` if it saved nothing there.
+    ///
+    /// # Errors
+    /// If there is no list of hooks.
+    pub fn saved(&self, hook: &str, key: &str) -> Result<Option<String>> {
+        let hooks = self.at("/hooks")?.as_array().context("/hooks is not a list")?;
+        let entry = hooks
+            .iter()
+            .filter(|record| record.get("name").and_then(Value::as_str) == Some(hook))
+            .filter_map(|record| record.get("metadata")?.as_array())
+            .flatten()
+            .find(|entry| entry.get("key").and_then(Value::as_str) == Some(key));
+        let value = entry.and_then(|entry| entry.get("value")?.as_object()?.values().next());
+        Ok(value.map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned)))
     }
 
     fn metadata(&self, key: &str, kind: &str) -> Result<&Value> {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use async_trait::async_trait;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts};
 use nix::time::{ClockId, clock_gettime};
@@ -54,7 +55,7 @@ impl Interval {
 pub struct Commit {
     /// Sent.
     pub began_ns: u64,
-    /// Acknowledged.
+    /// Acknowledged; `u64::MAX` if nobody knows whether it counts.
     pub acked_ns: u64,
 }
 
@@ -139,29 +140,54 @@ pub async fn create_tables(connection: &mut Conn) -> Result<()> {
     Ok(())
 }
 
+/// One client of a server, with a connection of its own.
+#[async_trait]
+pub trait Client: Send + 'static {
+    /// Commits its row number `seq`, and returns when the server has acknowledged it.
+    ///
+    /// # Errors
+    /// If it was not acknowledged: then nobody knows whether it counts.
+    async fn commit(&mut self, seq: usize) -> Result<()>;
+
+    /// Takes leave of the server.
+    ///
+    /// # Errors
+    /// If the server does not.
+    async fn close(self: Box<Self>) -> Result<()>;
+}
+
 /// Clients at work. They stop when this is dropped; [`Writers::stop`] is the way that tells.
 #[derive(Debug)]
 pub struct Writers {
     stop: Arc<AtomicBool>,
     acknowledged: Arc<AtomicU64>,
-    tasks: Vec<JoinHandle<Result<Vec<Commit>>>>,
+    tasks: Vec<JoinHandle<Written>>,
 }
 
+/// What one client knows, and why it ended before it was told to.
+type Written = (Vec<Commit>, Result<()>);
+
 impl Writers {
-    /// Starts `count` clients, each with a connection of its own, committing in a closed loop.
+    /// Starts `count` clients of MariaDB, each with a connection of its own, committing in a closed
+    /// loop.
     ///
     /// # Errors
     /// If one cannot connect.
     pub async fn start(options: Opts, count: usize) -> Result<Self> {
+        Ok(Self::of(mariadb_clients(options, count).await?))
+    }
+
+    /// Lets each of these commit in a closed loop.
+    #[must_use]
+    pub fn of(clients: Vec<Box<dyn Client>>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let acknowledged = Arc::new(AtomicU64::new(0));
-        let mut tasks = Vec::with_capacity(count);
-        for writer in 0..count {
-            let connection = Conn::new(options.clone()).await.context("a client cannot connect")?;
+        let start = |(writer, client)| {
             let (stop, acknowledged) = (Arc::clone(&stop), Arc::clone(&acknowledged));
-            tasks.push(tokio::spawn(commit_until(connection, writer, stop, acknowledged)));
-        }
-        Ok(Self { stop, acknowledged, tasks })
+            tokio::spawn(commit_until(client, writer, stop, acknowledged))
+        };
+        let tasks = clients.into_iter().enumerate().map(start).collect();
+        Self { stop, acknowledged, tasks }
     }
 
     /// How many commits have been acknowledged so far.
@@ -197,7 +223,27 @@ impl Writers {
         self.stop.store(true, Ordering::Relaxed);
         let mut commits = Vec::with_capacity(self.tasks.len());
         for task in self.tasks.drain(..) {
-            commits.push(task.await.context("a client panicked")??);
+            let (committed, ended) = task.await.context("a client panicked")?;
+            ended?;
+            commits.push(committed);
+        }
+        Ok(History { commits })
+    }
+
+    /// As [`Writers::stop`], for clients that may have lost their server: the commit that each was
+    /// about to make counts or not. Who still waits after `limit` is given up.
+    ///
+    /// # Errors
+    /// If a client panicked.
+    pub async fn stop_anyhow(mut self, limit: Duration) -> Result<History> {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut commits = Vec::with_capacity(self.tasks.len());
+        for task in self.tasks.drain(..) {
+            let (committed, _) = tokio::time::timeout(limit, task)
+                .await
+                .context("a client still waits for its commit")?
+                .context("a client panicked")?;
+            commits.push(committed);
         }
         Ok(History { commits })
     }
@@ -213,28 +259,64 @@ impl Drop for Writers {
 }
 
 async fn commit_until(
-    mut connection: Conn,
+    mut client: Box<dyn Client>,
     writer: usize,
     stop: Arc<AtomicBool>,
     acknowledged: Arc<AtomicU64>,
-) -> Result<Vec<Commit>> {
+) -> Written {
     let mut commits: Vec<Commit> = Vec::new();
-    for (seq, (table, _)) in TABLES.iter().cycle().enumerate() {
-        if stop.load(Ordering::Relaxed) {
-            break;
-        }
-        let insert = format!(
-            "INSERT INTO {DATABASE}.{table} VALUES ({writer}, {seq}, REPEAT('x', {}))",
-            (seq * 37 + writer * 101) % 1000
-        );
+    while !stop.load(Ordering::Relaxed) {
+        let seq = commits.len();
         let began_ns = now_ns();
-        connection
-            .query_drop(insert)
-            .await
-            .with_context(|| format!("client {writer}: commit {seq} failed"))?;
-        commits.push(Commit { began_ns, acked_ns: now_ns() });
+        let committed = client.commit(seq).await;
+        let acked_ns = if committed.is_ok() { now_ns() } else { u64::MAX };
+        commits.push(Commit { began_ns, acked_ns });
+        if let Err(error) = committed {
+            return (commits, Err(error.context(format!("client {writer}: commit {seq} failed"))));
+        }
         acknowledged.fetch_add(1, Ordering::Relaxed);
     }
-    connection.disconnect().await.context("cannot disconnect")?;
-    Ok(commits)
+    (commits, client.close().await.context("cannot disconnect"))
+}
+
+/// A client of MariaDB for each of `count` writers, with a connection of its own.
+///
+/// # Errors
+/// If one cannot connect.
+pub async fn mariadb_clients(options: Opts, count: usize) -> Result<Vec<Box<dyn Client>>> {
+    let mut clients: Vec<Box<dyn Client>> = Vec::with_capacity(count);
+    for writer in 0..count {
+        let connection = Conn::new(options.clone()).await.context("a client cannot connect")?;
+        clients.push(Box::new(MariaDbClient { connection, writer }));
+    }
+    Ok(clients)
+}
+
+#[derive(Debug)]
+struct MariaDbClient {
+    connection: Conn,
+    writer: usize,
+}
+
+#[async_trait]
+impl Client for MariaDbClient {
+    async fn commit(&mut self, seq: usize) -> Result<()> {
+        let Some((table, _)) = TABLES.get(seq % TABLES.len()) else { return Ok(()) };
+        let writer = self.writer;
+        let insert = format!(
+            "INSERT INTO {DATABASE}.{table} VALUES ({writer}, {seq}, REPEAT('x', {}))",
+            length_of_pad(writer, seq)
+        );
+        Ok(self.connection.query_drop(insert).await?)
+    }
+
+    async fn close(self: Box<Self>) -> Result<()> {
+        Ok(self.connection.disconnect().await?)
+    }
+}
+
+/// Rows of all lengths below 1000 bytes, the same in every run.
+#[must_use]
+pub fn length_of_pad(writer: usize, seq: usize) -> usize {
+    (seq * 37 + writer * 101) % 1000
 }

@@ -4,8 +4,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use stillpoint_tests::puppet;
 use stillpoint_tests::rig::{PATIENCE, Rig};
-use stillpoint_tests::stillpoint::{NO_SCRIPTS, Run, component};
+use stillpoint_tests::stillpoint::{NO_SCRIPTS, Run};
 use stillpoint_tests::writers::{Interval, Writers, now_ns};
 
 /// Deadline of every phase in these tests.
@@ -111,11 +112,7 @@ fn install_puppet(rig: &Rig) -> Result<(String, String)> {
     let more = format!("{NO_SCRIPTS}\n[deadlines]\n{deadlines}");
     rig.stillpoint.configure(&rig.stillpoint.settings(&rig.lab, &more))?;
     rig.stillpoint.connect_to(rig.server.socket())?;
-    rig.stillpoint.sign_and_install(&component("puppet")?)?;
-    rig.stillpoint.run(["hook", "grant", "puppet", "--accept"])?.succeeded()?;
-    let text = std::fs::read_to_string(rig.stillpoint.config_file("hooks.d/puppet.toml"))?;
-    let (head, tail) = text.split_once("[settings]\n").context("no [settings] in the grant")?;
-    Ok((head.to_owned(), tail.to_owned()))
+    puppet::grant(&rig.stillpoint)
 }
 
 /// A hook that takes the lock in pre-freeze and gives it back in post-thaw, but for the fault.

@@ -10,7 +10,7 @@ use stillpoint_tests::leftovers;
 use stillpoint_tests::rig::{CLIENTS, PATIENCE, Rig};
 use stillpoint_tests::stats::Durations;
 use stillpoint_tests::stillpoint::Run;
-use stillpoint_tests::writers::{Interval, Writers, now_ns};
+use stillpoint_tests::writers::{Commit, History, Interval, Writers, now_ns};
 
 const KILLS: usize = 50;
 const LIMIT: Duration = Duration::from_millis(250);
@@ -40,6 +40,8 @@ async fn a_killed_agent_leaves_nothing_frozen_and_nothing_locked() -> Result<()>
 
     let clients = Writers::start(rig.server.options(), CLIENTS).await?;
     let files = FileWriters::start([rig.lab.mount("data"), rig.lab.mount("binlog")])?;
+    // Beside them, and never frozen: what a write costs that waits for the same disk at that moment.
+    let bystander = FileWriters::start_synced([rig.lab.directory()])?;
     clients.wait_for(100, PATIENCE).await?;
     let mut deaths = Vec::new();
     let mut ended_before = 0;
@@ -63,6 +65,7 @@ async fn a_killed_agent_leaves_nothing_frozen_and_nothing_locked() -> Result<()>
     }
     let clients = clients.stop().await?;
     let files = files.stop()?;
+    let bystander = bystander.stop()?;
 
     let mut recoveries = Vec::new();
     for (round, (at_ns, delay)) in deaths.iter().enumerate() {
@@ -72,7 +75,13 @@ async fn a_killed_agent_leaves_nothing_frozen_and_nothing_locked() -> Result<()>
                 let recovery = recovery.with_context(|| {
                     format!("{whose} {number} never wrote again: {}", context())
                 })?;
-                ensure!(recovery <= LIMIT, "{whose} {number}: {recovery:?}: {}", context());
+                // On a machine that somebody else keeps busy a commit waits with nothing frozen, too.
+                let without_us = longest_within(&bystander, *at_ns, recovery);
+                ensure!(
+                    recovery <= LIMIT + without_us,
+                    "{whose} {number}: {recovery:?} (a bystander: {without_us:?}): {}",
+                    context()
+                );
                 recoveries.push(recovery);
             }
         }
@@ -89,6 +98,15 @@ async fn a_killed_agent_leaves_nothing_frozen_and_nothing_locked() -> Result<()>
     ensure!(proof.manifest.level()? == "application");
     proof.verdict.into_result()?;
     rig.finish()
+}
+
+/// How long the longest write took that was under way in this span after a moment.
+fn longest_within(history: &History, moment_ns: u64, span: Duration) -> Duration {
+    let end_ns = moment_ns.saturating_add(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX));
+    let under_way = |write: &&Commit| write.acked_ns >= moment_ns && write.began_ns <= end_ns;
+    let writes = history.commits.iter().flatten().filter(under_way);
+    let longest = writes.map(|write| write.acked_ns.saturating_sub(write.began_ns)).max();
+    Duration::from_nanos(longest.unwrap_or(0))
 }
 
 /// Three runs to their end, for the times at which things happen. The longest count: on a busy
@@ -119,7 +137,10 @@ fn nothing_of_ours_is_left(rig: &Rig, rcu_before: &str) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(5);
     loop {
         let processes = leftovers::processes_of(rig.lab.directory(), rig.stillpoint.binary());
-        if processes.is_empty() && rcu_expedited() == rcu_before {
+        // One number of the machine: a run of somebody else may have it raised now, or had before.
+        let rcu_is_back = rcu_expedited().as_str() <= rcu_before
+            || stillpoint_tests::faults::processes::others_run(rig.lab.directory());
+        if processes.is_empty() && rcu_is_back {
             break;
         }
         ensure!(

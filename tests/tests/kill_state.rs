@@ -1,23 +1,22 @@
-//! The agent is killed with SIGKILL while a hook holds something that is tied to no session. What the
-//! hook had kept before it took it is enough for the next start to give it back.
+//! The agent is killed with SIGKILL, with its guard and its sentinel, while a hook holds something that is
+//! tied to no session. What the hook had kept before it took it is enough for the next start to give it
+//! back. (With a sentinel that lives nobody has to wait for that: `sentinel`.)
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use stillpoint_tests::rig::{PATIENCE, Rig};
-use stillpoint_tests::stillpoint::{Run, component};
+use anyhow::{Result, ensure};
+use stillpoint_tests::puppet::{HOLD, OPEN, Puppet, UNDO};
+use stillpoint_tests::rig::Rig;
+use stillpoint_tests::standing::Standing;
+use stillpoint_tests::stillpoint::Run;
 
-/// What gives it back.
-const UNDO: &str = "kv-set undo open U main;query U DELETE FROM puppet.holds";
-/// What takes it: a row, which outlives every session.
-const HOLD: &str = "query A INSERT INTO puppet.holds VALUES (1)";
+const RCU_EXPEDITED: &str = "/sys/kernel/rcu_expedited";
 
 struct Bench {
     rig: Rig,
-    /// The grant that `hook grant --accept` writes, up to its settings, and from there on.
-    grant: (String, String),
+    puppet: Puppet,
 }
 
 #[test]
@@ -27,12 +26,13 @@ fn what_a_hook_of_a_killed_agent_holds_is_given_back_at_the_next_start() -> Resu
     the_next_snapshot_finishes_it(&bench)?;
     what_was_kept_in_prepare_survives_a_reboot(&bench)?;
     without_the_grant_it_is_said_and_kept(&bench)?;
+    a_broken_grant_keeps_nobody_else_from_being_undone(&bench)?;
     state_is_on_disk_after_a_run_and_nowhere_else(&bench)?;
     bench.rig.finish()
 }
 
 fn recover_finishes_it_once(bench: &Bench) -> Result<()> {
-    bench.die(&["open A main"], &[UNDO, HOLD])?;
+    bench.die(&[OPEN], &[UNDO, HOLD])?;
     ensure!(bench.in_memory().exists(), "what is kept while applications are held is on tmpfs");
     ensure!(!bench.on_disk().exists(), "and not on a disk");
 
@@ -49,7 +49,7 @@ fn recover_finishes_it_once(bench: &Bench) -> Result<()> {
 }
 
 fn the_next_snapshot_finishes_it(bench: &Bench) -> Result<()> {
-    bench.die(&["open A main", UNDO], &[HOLD])?;
+    bench.die(&[OPEN, UNDO], &[HOLD])?;
     bench.script(&[], &[])?;
     let run = bench.rig.stillpoint.snapshot("after-a-death", &[])?;
     let manifest = run.succeeded()?.manifest()?;
@@ -65,7 +65,7 @@ fn the_next_snapshot_finishes_it(bench: &Bench) -> Result<()> {
 /// A reboot takes `/run` with it, and the journal: what is left is what was on disk before anything
 /// was held, and the hook itself, which looks at it when it runs again.
 fn what_was_kept_in_prepare_survives_a_reboot(bench: &Bench) -> Result<()> {
-    bench.die(&["open A main", UNDO], &[HOLD])?;
+    bench.die(&[OPEN, UNDO], &[HOLD])?;
     for entry in fs::read_dir(bench.rig.lab.root().join("run/stillpoint"))? {
         let path = entry?.path();
         if path.is_dir() { fs::remove_dir_all(path)? } else { fs::remove_file(path)? }
@@ -77,7 +77,7 @@ fn what_was_kept_in_prepare_survives_a_reboot(bench: &Bench) -> Result<()> {
 }
 
 fn without_the_grant_it_is_said_and_kept(bench: &Bench) -> Result<()> {
-    bench.die(&["open A main", UNDO], &[HOLD])?;
+    bench.die(&[OPEN, UNDO], &[HOLD])?;
     let grant = bench.rig.stillpoint.config_file("hooks.d/puppet.toml");
     let away = grant.with_extension("away");
     fs::rename(&grant, &away)?;
@@ -93,6 +93,22 @@ fn without_the_grant_it_is_said_and_kept(bench: &Bench) -> Result<()> {
     fs::rename(&away, &grant)?;
     bench.rig.stillpoint.run(["recover"])?.succeeded()?;
     ensure!(bench.held()? == 0);
+    Ok(())
+}
+
+/// A start cleans up before it reads what it is to do.
+fn a_broken_grant_keeps_nobody_else_from_being_undone(bench: &Bench) -> Result<()> {
+    bench.die(&[OPEN], &[UNDO, HOLD])?;
+    let status = bench.rig.stillpoint.run(["status"])?;
+    ensure!(status.stdout.contains("NOT FINISHED hook puppet"), "{}", status.description());
+    bench.rig.stillpoint.write_config("hooks.d/broken.toml", "module = 7\n")?;
+    let run = bench.rig.stillpoint.snapshot("with-a-broken-grant", &[])?;
+    run.exited_with(2)?;
+    ensure!(run.error_text()?.contains("broken.toml"), "{}", run.description());
+    ensure!(bench.held()? == 0, "given back: {}", run.description());
+    fs::remove_file(bench.rig.stillpoint.config_file("hooks.d/broken.toml"))?;
+    let status = bench.rig.stillpoint.run(["status"])?;
+    ensure!(!status.stdout.contains("NOT FINISHED"), "{}", status.description());
     Ok(())
 }
 
@@ -115,48 +131,30 @@ fn state_is_on_disk_after_a_run_and_nowhere_else(bench: &Bench) -> Result<()> {
 impl Bench {
     fn new() -> Result<Self> {
         let rig = Rig::without_hook(Duration::from_secs(900))?;
-        rig.server.execute("CREATE DATABASE puppet; CREATE TABLE puppet.holds (id INT)")?;
-        rig.stillpoint.connect_to(rig.server.socket())?;
-        rig.stillpoint.sign_and_install(&component("puppet")?)?;
-        rig.stillpoint.run(["hook", "grant", "puppet", "--accept"])?.succeeded()?;
-        let text = fs::read_to_string(rig.stillpoint.config_file("hooks.d/puppet.toml"))?;
-        let (head, tail) = text.split_once("[settings]\n").context("no [settings] in the grant")?;
-        let grant = (head.to_owned(), tail.to_owned());
-        Ok(Self { rig, grant })
+        let puppet = Puppet::install(&rig.stillpoint, &rig.server)?;
+        Ok(Self { rig, puppet })
     }
 
     fn script(&self, prepare: &[&str], pre_freeze: &[&str]) -> Result<()> {
-        let (head, tail) = &self.grant;
-        let settings = format!("paths = []\nprepare = {prepare:?}\npre-freeze = {pre_freeze:?}\n");
-        let text = format!("{head}[settings]\n{settings}{tail}");
-        self.rig.stillpoint.write_config("hooks.d/puppet.toml", &text)
+        let phases = [("prepare", prepare), ("pre-freeze", pre_freeze)];
+        self.puppet.plays(&self.rig.stillpoint, &phases)
     }
 
-    /// A run that is killed once it holds what it took, before anything is frozen.
+    /// A run that is killed once it holds what it took, before anything is frozen; and its guard and
+    /// sentinel with it, so that nobody is left who would undo it at once.
     fn die(&self, prepare: &[&str], pre_freeze: &[&str]) -> Result<()> {
         self.script(prepare, &[pre_freeze, &["sleep 600000"]].concat())?;
-        let mut agent = self.rig.stillpoint.start_snapshot("killed")?;
-        let patience = Instant::now() + PATIENCE;
-        while self.held()? == 0 {
-            ensure!(
-                agent.try_wait()?.is_none(),
-                "it ended by itself: {:?}",
-                agent.wait_with_output()?
-            );
-            ensure!(Instant::now() < patience, "the hook never took anything");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        agent.kill()?;
-        agent.wait()?;
+        let rcu_expedited = fs::read_to_string(RCU_EXPEDITED)?;
+        let mut run = Standing::start(&self.rig.stillpoint, "killed", || Ok(self.held()? == 1))?;
+        run.kill_all()?;
+        // A case below takes the journal away, by which it would be put back.
+        fs::write(RCU_EXPEDITED, rcu_expedited)?;
         ensure!(self.held()? == 1, "what it took outlives it");
         Ok(())
     }
 
-    /// Rows in the table, from outside.
     fn held(&self) -> Result<u32> {
-        let text = self.rig.server.execute("SELECT CONCAT('rows=', COUNT(*)) FROM puppet.holds")?;
-        let rows = text.split("rows=").last().unwrap_or_default();
-        rows.trim().parse().with_context(|| format!("not a count: {text}"))
+        self.puppet.held(&self.rig.server)
     }
 
     fn on_disk(&self) -> PathBuf {

@@ -8,11 +8,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use stillpoint_tests::command::run;
 use stillpoint_tests::lab::{FsSpec, FsType, Lab};
 use stillpoint_tests::leftovers;
-use stillpoint_tests::stillpoint::{NO_SCRIPTS, Stillpoint, component};
+use stillpoint_tests::puppet;
+use stillpoint_tests::stillpoint::{NO_SCRIPTS, Stillpoint};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -38,11 +39,7 @@ impl Bench {
             "connections.toml",
             "[connections.main]\nengine = \"mysql\"\nsocket = \"/nowhere\"\nuser = \"root\"\n",
         )?;
-        stillpoint.sign_and_install(&component("puppet")?)?;
-        stillpoint.run(["hook", "grant", "puppet", "--accept"])?.succeeded()?;
-        let text = fs::read_to_string(stillpoint.config_file("hooks.d/puppet.toml"))?;
-        let (head, tail) = text.split_once("[settings]\n").context("no [settings]")?;
-        let grant = (head.to_owned(), tail.to_owned());
+        let grant = puppet::grant(&stillpoint)?;
         Ok(Self { lab, stillpoint, grant })
     }
 

@@ -1,6 +1,7 @@
 //! From a core module to a component, and from a binary to a package, as functions: tests and the
 //! command use the same.
 
+pub mod bindings;
 pub mod coverage;
 pub mod plugin;
 

@@ -1,6 +1,7 @@
 //! Build steps that cargo alone does not have.
 //!
 //! `cargo run -p xtask -- componentize <core.wasm> <out.wasm>`
+//! `cargo run -p xtask -- c-bindings <directory>`
 //! `cargo run -p xtask -- plugin-package <binary> <out.zip>`
 //! `cargo run -p xtask -- coverage <export.json> <file.rs>...`
 
@@ -12,6 +13,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 
 const USAGE: &str = "usage: cargo run -p xtask -- componentize <core.wasm> <out.wasm>
+       cargo run -p xtask -- c-bindings <directory>
        cargo run -p xtask -- plugin-package <binary> <out.zip>
        cargo run -p xtask -- coverage <export.json> <file.rs>...";
 
@@ -30,6 +32,7 @@ fn run() -> Result<()> {
     let args: Vec<_> = std::env::args_os().skip(1).collect();
     match args.as_slice() {
         [verb, from, to] if verb == "componentize" => componentize(from.as_ref(), to.as_ref()),
+        [verb, to] if verb == "c-bindings" => c_bindings(to.as_ref()),
         [verb, from, to] if verb == "plugin-package" => plugin_package(from.as_ref(), to.as_ref()),
         [verb, export, files @ ..] if verb == "coverage" => coverage(export.as_ref(), files),
         _ => bail!("{USAGE}"),
@@ -44,6 +47,14 @@ fn componentize(from: &Path, to: &Path) -> Result<()> {
 
     replace(to, &component.bytes)?;
     writeln!(std::io::stdout(), "{}: {component}", to.display())?;
+    Ok(())
+}
+
+/// Writes the C side of the hook contract.
+fn c_bindings(to: &Path) -> Result<()> {
+    for (name, text) in xtask::bindings::c()? {
+        replace(&to.join(name), &text)?;
+    }
     Ok(())
 }
 

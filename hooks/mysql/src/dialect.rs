@@ -148,12 +148,21 @@ impl Dialect {
         self.mariadb().then_some((s::CHECKPOINT, s::TRY_CHECKPOINT))
     }
 
+    /// Has a privilege for the read lock alone, which is less than RELOAD (MySQL from 8.0.23).
+    #[must_use]
+    pub fn has_flush_privilege(self) -> bool {
+        self.mysql_from(Version(8, 0, 23))
+    }
+
     /// The privileges that this hook needs, as GRANT statements for an administrator.
     #[must_use]
     pub fn grants(self, user: &str, deep: bool) -> String {
         let privileges = match (self.flavour, deep) {
             (Flavour::MariaDb, false) => "RELOAD, PROCESS, BINLOG MONITOR, SLAVE MONITOR",
             (Flavour::MariaDb, true) => "RELOAD, PROCESS, BINLOG MONITOR, SLAVE MONITOR, SUPER",
+            (Flavour::MySql, _) if self.has_flush_privilege() => {
+                "FLUSH_TABLES, BACKUP_ADMIN, PROCESS, REPLICATION CLIENT"
+            }
             (Flavour::MySql, _) if self.instance_lock().is_some() => {
                 "RELOAD, BACKUP_ADMIN, PROCESS, REPLICATION CLIENT"
             }
@@ -290,6 +299,7 @@ mod tests {
         let mut used: Vec<&str> = vec![
             s::VERSION,
             s::VARIABLES,
+            s::STATUS,
             s::PREPARED_XA,
             s::LONG_TRANSACTIONS,
             s::SESSION,
@@ -327,7 +337,7 @@ mod tests {
         );
         assert_eq!(
             dialect("8.4.5").grants("sp@%", false),
-            "GRANT RELOAD, BACKUP_ADMIN, PROCESS, REPLICATION CLIENT ON *.* TO 'sp'@'%'; \
+            "GRANT FLUSH_TABLES, BACKUP_ADMIN, PROCESS, REPLICATION CLIENT ON *.* TO 'sp'@'%'; \
              GRANT SELECT ON performance_schema.log_status TO 'sp'@'%';"
         );
     }

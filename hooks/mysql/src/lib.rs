@@ -75,7 +75,7 @@ impl Hook for Mysql {
         let mut server = Server::ask(&control)?;
         server.check(&settings)?;
         server.ask_replica(&control)?;
-        try_privileges(&control, &server, &settings)?;
+        try_privileges(&control, &mut server, &settings)?;
         server.refuse_prepared(&control)?;
         guard::wait_for_a_clear_way(&control, &server, &settings)?;
         let looked = run::remaining();
@@ -178,10 +178,10 @@ impl Prepared {
 /// locked.
 fn try_privileges(
     control: &Connection,
-    server: &Server,
+    server: &mut Server,
     settings: &Settings,
 ) -> Result<(), HookError> {
-    server.privileged(control.execute(s::FLUSH_LOGS, &[], None))?;
+    server.try_flush_logs(control)?;
     Position::ask(control, server)?;
     position::lsn(control, server)?;
     if let Some((_, try_it)) = server.dialect.checkpoint().filter(|_| settings.deep) {
@@ -200,7 +200,9 @@ fn under_the_lock(
 ) -> Result<(Position, Vec<MetadataEntry>), HookError> {
     let session = &locked.holder.session;
     let limit = || Some(run::remaining_but(RESERVE));
-    server.privileged(session.execute(s::FLUSH_LOGS, &[], limit()))?;
+    if server.may_flush_logs {
+        server.privileged(session.execute(s::FLUSH_LOGS, &[], limit()))?;
+    }
     if let Some((checkpoint, _)) = server.dialect.checkpoint().filter(|_| settings.deep) {
         // On the other session: if it does not end, UNLOCK TABLES does not have to wait for it.
         let done = control.execute(checkpoint, &[], limit());

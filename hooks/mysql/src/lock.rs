@@ -10,7 +10,7 @@ use stillpoint_hook::sql::{Connection, Error, FromValue, Value};
 use stillpoint_hook::{HookError, debug, info, run};
 
 use crate::guard::CACHE_AGE;
-use crate::server::{CONNECTION, Server, seconds};
+use crate::server::{CONNECTION, Server, Status, seconds};
 use crate::settings::Settings;
 use crate::statements as s;
 
@@ -62,13 +62,15 @@ struct Granted {
     waited: Duration,
     /// What was left of the phase then.
     at: Duration,
-    transactions: Transactions,
+    unfinished: Unfinished,
 }
 
 /// What the check under the lock found.
-enum Transactions {
-    None,
+enum Unfinished {
+    Nothing,
     Open(OpenTransactions),
+    /// The applier of a replica has so many temporary tables, which are in no file.
+    TemporaryTables(u64),
     /// The answer was from before the lock.
     Stale,
 }
@@ -96,8 +98,8 @@ pub fn acquire(
             Ok(granted) => granted,
             Err(error) => return Err(with_proof(error, give_back(holder, control, server))),
         };
-        let Some(objection) = tries.objection(&granted.transactions, settings) else {
-            let open_transactions = granted.transactions.count();
+        let Some(objection) = tries.objection(&granted.unfinished, settings) else {
+            let open_transactions = granted.unfinished.count();
             let Granted { waited, at, .. } = granted;
             let retries = tries.retries;
             return Ok(Locked { holder, waited, granted_at: at, retries, open_transactions });
@@ -124,14 +126,18 @@ struct Tries {
 
 impl Tries {
     /// Why this grant of the lock will not do, if it will not.
-    fn objection(&mut self, found: &Transactions, settings: &Settings) -> Option<HookError> {
+    fn objection(&mut self, found: &Unfinished, settings: &Settings) -> Option<HookError> {
         match found {
-            Transactions::None => None,
-            Transactions::Stale => {
+            Unfinished::Nothing => None,
+            Unfinished::Stale => {
                 self.stale += 1;
                 Some(stale_busy())
             }
-            Transactions::Open(open) => {
+            Unfinished::TemporaryTables(count) => {
+                self.stale = 0;
+                Some(temporary_tables_busy(*count, self.retries))
+            }
+            Unfinished::Open(open) => {
                 self.stale = 0;
                 let accepted = settings.accept_open_transactions && self.are_over(settings);
                 (!accepted).then(|| open.busy(self.retries))
@@ -176,8 +182,8 @@ fn attempt(
     let at = run::remaining();
     let waited = before.saturating_sub(at);
 
-    let transactions = open_transactions(&holder.session, server)?;
-    Ok(Granted { waited, at, transactions })
+    let unfinished = unfinished(&holder.session, server)?;
+    Ok(Granted { waited, at, unfinished })
 }
 
 /// In whole seconds, as the server wants it, and no longer than the phase has time for.
@@ -206,8 +212,20 @@ fn refused(error: Error, statement: &str, lock_wait: Duration, server: &Server) 
     ))
 }
 
+/// What is open now and not in the files: transactions, and an applier's temporary tables. The applier
+/// stands still under the lock by itself, so that it is never stopped, and nothing has to be restored.
+fn unfinished(session: &Connection, server: &Server) -> Result<Unfinished, HookError> {
+    if server.replica {
+        let open = Status::ask(session)?.open_temporary_tables();
+        if open > 0 {
+            return Ok(Unfinished::TemporaryTables(open));
+        }
+    }
+    open_transactions(session, server)
+}
+
 /// Transactions with changes that are open now. Under the lock they can neither end nor begin.
-fn open_transactions(session: &Connection, server: &Server) -> Result<Transactions, HookError> {
+fn open_transactions(session: &Connection, server: &Server) -> Result<Unfinished, HookError> {
     let limit = || Some(run::remaining_but(RESERVE));
     session.execute(s::CANARY, &[], limit())?;
     let rows = server.privileged(session.query(s::OPEN_TRANSACTIONS, &[], limit()))?;
@@ -231,17 +249,17 @@ fn open_transactions(session: &Connection, server: &Server) -> Result<Transactio
         }
     }
     Ok(match oldest {
-        _ if !fresh => Transactions::Stale,
-        Some(open) => Transactions::Open(open),
-        None => Transactions::None,
+        _ if !fresh => Unfinished::Stale,
+        Some(open) => Unfinished::Open(open),
+        None => Unfinished::Nothing,
     })
 }
 
-impl Transactions {
+impl Unfinished {
     fn count(&self) -> usize {
         match self {
-            Transactions::Open(open) => open.count,
-            Transactions::None | Transactions::Stale => 0,
+            Unfinished::Open(open) => open.count,
+            Unfinished::Nothing | Unfinished::TemporaryTables(_) | Unfinished::Stale => 0,
         }
     }
 }
@@ -255,6 +273,14 @@ impl OpenTransactions {
             self.count, self.session, self.seconds
         ))
     }
+}
+
+fn temporary_tables_busy(count: u64, retries: u32) -> HookError {
+    HookError::Busy(format!(
+        "the applier of this replica had {count} temporary table(s) open under the lock, also after \
+         {retries} retries; a copy would not have them, and its replication would stop: try again \
+         later, raise `open-transaction-retries`, or replicate rows (binlog_format = ROW)"
+    ))
 }
 
 fn stale_busy() -> HookError {

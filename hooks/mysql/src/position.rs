@@ -5,7 +5,7 @@ use stillpoint_hook::sql::{Connection, RowSet};
 use stillpoint_hook::{HookError, MetadataEntry};
 
 use crate::dialect::Flavour;
-use crate::server::Server;
+use crate::server::{Server, Status};
 
 /// A point in the server's history. Under a read lock it does not move: every commit writes to the
 /// binary log first.
@@ -17,6 +17,8 @@ pub struct Position {
     pub offset: u64,
     /// GTID positions by their metadata keys.
     pub gtids: Vec<(String, String)>,
+    /// Where a Galera node is in the history of its cluster.
+    pub wsrep: Option<String>,
 }
 
 impl Position {
@@ -40,6 +42,9 @@ impl Position {
             // MySQL breaks long GTID sets into lines.
             position.gtids.push((column.name.clone(), value.replace('\n', "")));
         }
+        if server.galera {
+            position.wsrep = Some(Status::ask(session)?.wsrep_position());
+        }
         Ok(position)
     }
 
@@ -57,6 +62,8 @@ impl Position {
                 entries.push(MetadataEntry::new(key.as_str(), value.as_str()));
             }
         }
+        let wsrep = self.wsrep.as_deref();
+        entries.extend(wsrep.map(|position| MetadataEntry::new("wsrep-position", position)));
         entries
     }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use stillpoint_hook::sql::{Connection, Error, Value};
+use stillpoint_hook::sql::{Connection, Error, RowSet, Value};
 use stillpoint_hook::{HookError, MetadataEntry, Plan, debug, warn};
 
 use crate::dialect::{Dialect, Flavour};
@@ -24,7 +24,53 @@ pub struct Server {
     pub user: String,
     /// It replicates from another one.
     pub replica: bool,
+    /// It is a node of a Galera cluster.
+    pub galera: bool,
+    /// We may write the redo log out.
+    pub may_flush_logs: bool,
     variables: BTreeMap<String, String>,
+    status: Status,
+}
+
+/// What the server counts, as it was when it was asked.
+#[derive(Clone, Debug, Default)]
+pub struct Status(BTreeMap<String, String>);
+
+impl Status {
+    /// Asks the server.
+    ///
+    /// # Errors
+    /// What the statement fails with.
+    pub fn ask(session: &Connection) -> Result<Self, HookError> {
+        Ok(Status(names_and_values(session.query(s::STATUS, &[], None)?.complete()?)?))
+    }
+
+    fn text(&self, name: &str) -> &str {
+        self.0.get(name).map_or("", String::as_str)
+    }
+
+    /// Temporary tables that the applier of a replica has open: they are in no file that is copied.
+    #[must_use]
+    pub fn open_temporary_tables(&self) -> u64 {
+        let names = ["replica_open_temp_tables", "slave_open_temp_tables"];
+        names.iter().find_map(|name| self.text(name).parse().ok()).unwrap_or(0)
+    }
+
+    /// Where a Galera node is in the history of its cluster.
+    #[must_use]
+    pub fn wsrep_position(&self) -> String {
+        [self.text("wsrep_cluster_state_uuid"), ":", self.text("wsrep_last_committed")].concat()
+    }
+}
+
+/// The rows of a SHOW statement, by lower-case names.
+fn names_and_values(rows: RowSet) -> Result<BTreeMap<String, String>, HookError> {
+    let mut found = BTreeMap::new();
+    for row in rows.iter() {
+        let value: Option<String> = row.at(1)?;
+        found.insert(row.at::<String>(0)?.to_ascii_lowercase(), value.unwrap_or_default());
+    }
+    Ok(found)
 }
 
 impl Server {
@@ -40,14 +86,20 @@ impl Server {
         let dialect = Dialect::of(session.info().engine, &version)
             .map_err(|unknown| HookError::application("version", unknown.to_string(), false))?;
 
-        let rows = session.query(s::VARIABLES, &[], None)?.complete()?;
-        let mut variables = BTreeMap::new();
-        for row in rows.iter() {
-            let name: String = row.at(0)?;
-            let value: Option<String> = row.at(1)?;
-            variables.insert(name.to_ascii_lowercase(), value.unwrap_or_default());
-        }
-        Ok(Server { dialect, version, user, replica: false, variables })
+        let variables = names_and_values(session.query(s::VARIABLES, &[], None)?.complete()?)?;
+        let mut server = Server {
+            dialect,
+            version,
+            user,
+            replica: false,
+            galera: false,
+            may_flush_logs: true,
+            variables,
+            status: Status::ask(session)?,
+        };
+        let provider = server.variable("wsrep_provider");
+        server.galera = server.is_on("wsrep_on") && !provider.is_empty() && provider != "none";
+        Ok(server)
     }
 
     /// A variable's value; empty if the server has none.
@@ -69,17 +121,10 @@ impl Server {
     /// Refuses what a read lock on this server alone cannot quiesce, and what it lacks.
     ///
     /// # Errors
-    /// A Galera node; `deep` where there is no checkpoint statement.
+    /// A Galera node that would stall its cluster; `deep` where there is no checkpoint statement.
     pub fn check(&self, settings: &Settings) -> Result<(), HookError> {
-        let provider = self.variable("wsrep_provider");
-        if self.is_on("wsrep_on") && !provider.is_empty() && provider != "none" {
-            return Err(HookError::application(
-                "galera",
-                "the server is a node of a Galera cluster: a read lock on it stops the whole \
-                 cluster by flow control, and other nodes go on committing; take the snapshot of a \
-                 node that was desynchronised, or of an asynchronous replica",
-                false,
-            ));
+        if self.galera {
+            self.check_galera()?;
         }
         if settings.deep && self.dialect.checkpoint().is_none() {
             return Err(HookError::invalid_settings(
@@ -94,6 +139,28 @@ impl Server {
             ));
         }
         Ok(())
+    }
+
+    /// A read lock pauses the provider: the node applies nothing, and when its queue is full it stops the
+    /// whole cluster (flow control). A node that an administrator desynchronised never does that, and one
+    /// that is alone has nobody to stop. Its state of synchronisation is not changed here.
+    fn check_galera(&self) -> Result<(), HookError> {
+        let alone = self.status.text("wsrep_cluster_size") == "1";
+        if alone || self.is_on("wsrep_desync") {
+            return Ok(());
+        }
+        Err(HookError::application(
+            "galera",
+            format!(
+                "the server is a node of a Galera cluster ({}, {} nodes): a read lock on it stops the \
+                 whole cluster by flow control when its queue is full; run SET GLOBAL wsrep_desync = ON \
+                 on this node before the snapshot and OFF after it, or take the snapshot of an \
+                 asynchronous replica",
+                self.status.text("wsrep_local_state_comment"),
+                self.status.text("wsrep_cluster_size"),
+            ),
+            false,
+        ))
     }
 
     /// Tells the operator what a copy of this server would not have.
@@ -112,6 +179,12 @@ impl Server {
                 "the server is a member of a replication group, which may wait for it while it is locked"
             );
         }
+        if self.galera {
+            warn!(
+                "the server is a node of a Galera cluster: it applies nothing while it is locked, and the \
+                 snapshot is as old as what it has applied"
+            );
+        }
         if self.replica {
             warn!("the server is a replica: the snapshot is as old as what it has applied");
         }
@@ -125,6 +198,31 @@ impl Server {
         let rows = self.privileged(session.query(self.dialect.replica_status(), &[], None))?;
         self.replica = !rows.rows.is_empty();
         Ok(())
+    }
+
+    /// Tries whether we may write the redo log out. A MySQL with a privilege for the read lock alone can do
+    /// without, if every commit writes the log by itself: what is in doubt in the copy then is decided by
+    /// the binary log when it starts, and is committed.
+    ///
+    /// # Errors
+    /// [`HookError::Denied`], or what the statement fails with.
+    pub fn try_flush_logs(&mut self, session: &Connection) -> Result<(), HookError> {
+        let tried = self.privileged(session.execute(s::FLUSH_LOGS, &[], None));
+        let log_is_written = matches!(self.variable("innodb_flush_log_at_trx_commit"), "1" | "2");
+        let in_order = self.logs_binary() && self.dialect.has_flush_privilege() && log_is_written;
+        match tried {
+            Err(HookError::Denied(why)) if in_order => {
+                debug!("the redo log is not written out under the lock: {why}");
+                self.may_flush_logs = false;
+                Ok(())
+            }
+            Err(HookError::Denied(why)) if self.dialect.has_flush_privilege() => {
+                Err(HookError::Denied(
+                    [why.as_str(), " and, for FLUSH ENGINE LOGS, GRANT RELOAD"].concat(),
+                ))
+            }
+            other => other.map(drop),
+        }
     }
 
     /// Refuses while transactions are prepared: a copy would start with them in doubt. MySQL tells
@@ -206,7 +304,8 @@ impl Server {
     fn summary(&self) -> String {
         let binlog = if self.logs_binary() { "on" } else { "off" };
         let role = if self.replica { ", a replica" } else { "" };
-        format!("{}, binary log {binlog}{role}", self.dialect)
+        let cluster = if self.galera { ", a Galera node" } else { "" };
+        format!("{}, binary log {binlog}{role}{cluster}", self.dialect)
     }
 
     /// What is known without a lock, for the manifest.

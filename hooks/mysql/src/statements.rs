@@ -11,7 +11,13 @@ pub const VARIABLES: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN (\
     'innodb_data_file_path', 'innodb_data_home_dir', 'innodb_doublewrite_dir', \
     'innodb_flush_log_at_trx_commit', 'innodb_log_checkpoint_now', 'innodb_log_group_home_dir', \
     'innodb_undo_directory', 'log_bin', 'log_bin_basename', 'log_bin_index', 'relay_log_basename', \
-    'server_id', 'server_uid', 'server_uuid', 'sync_binlog', 'wsrep_on', 'wsrep_provider')";
+    'server_id', 'server_uid', 'server_uuid', 'sync_binlog', 'wsrep_desync', 'wsrep_on', \
+    'wsrep_provider')";
+
+/// What the applier of a replica and a Galera node say of themselves; the same for all, too.
+pub const STATUS: &str = "SHOW GLOBAL STATUS WHERE Variable_name IN (\
+    'Replica_open_temp_tables', 'Slave_open_temp_tables', 'wsrep_cluster_size', \
+    'wsrep_cluster_state_uuid', 'wsrep_last_committed', 'wsrep_local_state_comment')";
 
 /// InnoDB data files outside the data directory (MariaDB from 10.6).
 pub const FAR_FILES_MARIADB: &str = "SELECT DISTINCT filename FROM \
@@ -107,6 +113,7 @@ pub const SESSION_COUNT: &str = "SELECT COUNT(*) FROM information_schema.process
 pub const ALL: &[&str] = &[
     VERSION,
     VARIABLES,
+    STATUS,
     FAR_FILES_MARIADB,
     FAR_FILES_OLD,
     FAR_FILES_MYSQL,

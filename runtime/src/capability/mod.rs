@@ -4,19 +4,24 @@
 //!
 //! | power | file | today |
 //! |---|---|---|
-//! | SQL on a named connection | [`sql`], [`mysql`] | exact statements, typed parameters |
+//! | SQL on a named connection | [`sql`], [`engine`] | exact statements, typed parameters |
 //! | programs | [`process`] | exact arguments and texts, confined |
 //! | small durable state | [`kv`] | a quota in bytes |
 //! | WASI | [`wasi`] | nothing, or clocks, random numbers, output into the log, exit |
 
+pub(crate) mod engine;
 pub mod kv;
-pub(crate) mod mysql;
+mod mysql;
 mod params;
+mod postgresql;
 pub mod process;
+pub(crate) mod redis;
 pub mod registry;
 pub mod sql;
+pub(crate) mod stage;
 pub mod statement;
 pub(crate) mod template;
+mod tls;
 #[cfg(test)]
 mod twins;
 pub(crate) mod wasi;
@@ -230,7 +235,7 @@ impl Powers {
         connection: &str,
         statement: &str,
     ) -> Result<&GrantedStatement, Denial> {
-        self.target(connection)?;
+        let style = self.target(connection)?.connection.engine.placeholder();
         let folded = fold(statement);
         let power = self.sql.get(connection);
         match power.and_then(|power| power.granted.get(&folded)) {
@@ -242,7 +247,7 @@ impl Powers {
                 hint: format!(
                     "add to `statements` of [[sql]] connection = \"{connection}\" in {}: {}",
                     self.grant_file.display(),
-                    template::statement_line(shortened(statement))
+                    template::statement_line(shortened(statement), style)
                 ),
             }),
             Some(_) if !power.is_some_and(|power| power.asked.contains(&folded)) => {
@@ -270,15 +275,19 @@ impl SqlPower {
         };
         let served: &[&str] = match target.connection.engine {
             Engine::Mysql => &["mysql", "mariadb"],
+            Engine::Postgresql => &["postgresql"],
+            // The contract has no word for it.
+            Engine::Redis => &["other"],
         };
         if engines.is_empty() || engines.iter().any(|engine| served.contains(&engine.as_str())) {
             return Ok(());
         }
         Err(PowersError::Missing(
             format!(
-                "connection `{name}` must be one of {}, but `{}` is mysql",
+                "connection `{name}` must be one of {}, but `{}` is {}",
                 engines.join(", "),
-                target.connection.name
+                target.connection.name,
+                target.connection.engine
             ),
             format!("set `target` of [[sql]] connection = \"{name}\" to another connection"),
         ))
@@ -332,7 +341,8 @@ mod tests {
             name: "main".into(),
             engine: Engine::Mysql,
             endpoint: crate::config::connections::Endpoint::Socket("/s".into()),
-            user: "u".into(),
+            user: Some("u".into()),
+            database: None,
             password: None,
             connect_timeout: std::time::Duration::from_secs(1),
             described_at: Location { path: "c".into(), line: 1, column: 1 },

@@ -1,30 +1,17 @@
-//! MySQL and MariaDB. Each session is a task that owns its connection and serves one command at a
-//! time. After a time-out the statement is killed from a second connection, and the first is closed
-//! and never used again.
+//! MySQL and MariaDB.
 
 use std::time::Duration;
 
 use mysql_async::consts::{ColumnFlags, ColumnType};
 use mysql_async::prelude::{Protocol, Queryable};
 use mysql_async::{Conn, Error, Opts, OptsBuilder, Params, QueryResult, SslOpts};
-use tokio::sync::mpsc;
-use tokio::time::{timeout, timeout_at};
+use tokio::time::timeout;
 
 use super::Target;
-use super::registry::SessionEnd;
-use super::sql::{Answer, Column, Command, Flavour, Job, Refusal, ServerInfo, SqlError, Value};
+use super::engine::{Answering, Failed, server_hint};
+use super::sql::{Answer, Column, Flavour, Job, Refusal, ServerInfo, SqlError, Value};
 use crate::config::connections::{Endpoint, Tls};
 use crate::hook::text::{LONGEST_MESSAGE, clean};
-use crate::time::Deadline;
-
-/// How long a clean good-bye may take before the socket is just closed.
-const QUIT: Duration = Duration::from_millis(250);
-
-/// How long opening a second connection and sending KILL may take.
-const KILL: Duration = Duration::from_millis(500);
-
-/// How long a session may take to show that it is alive.
-const PING: Duration = Duration::from_secs(2);
 
 /// The longest packet that is taken from a server, in bytes.
 const LONGEST_PACKET: usize = 16 << 20;
@@ -35,41 +22,25 @@ const BINARY_CHARACTER_SET: u16 = 63;
 /// Errors of the server that end the session: shutdown, killed, idle for too long.
 const ENDS_THE_SESSION: [u16; 4] = [1053, 1927, 3169, 4031];
 
-/// A connection that is open and knows who answers.
+/// One session.
 #[derive(Debug)]
-pub(crate) struct Opened {
+pub(crate) struct Session {
     conn: Conn,
-    pub(crate) id: u32,
-    pub(crate) info: ServerInfo,
+    id: u32,
 }
 
-/// Opens a connection by `deadline`, or by the connection's own time-out if that is earlier.
-pub(crate) async fn open(target: &Target, deadline: Deadline) -> Result<Opened, Refusal> {
-    let connection = &target.connection;
-    let by = deadline.min(Deadline::after(connection.connect_timeout));
+/// Opens a session.
+pub(crate) async fn open(target: &Target) -> Result<Answering<Session>, Refusal> {
     let opening = async {
         let mut conn = Conn::new(options(target)).await?;
         let version: Option<String> = conn.query_first("SELECT VERSION()").await?;
         Ok::<_, Error>((conn, version.unwrap_or_default()))
     };
-    let (conn, version) = match timeout_at(by.instant().into(), opening).await {
-        Ok(opened) => opened.map_err(|error| not_opened(target, &error))?,
-        Err(_) if deadline.has_passed() => {
-            return Err(Refusal { error: SqlError::Timeout, hint: Some(server_hint(target)) });
-        }
-        Err(_) => {
-            let limit = connection.connect_timeout;
-            return Err(Refusal {
-                error: SqlError::Unavailable(format!(
-                    "the server does not answer within {limit:?}"
-                )),
-                hint: Some(server_hint(target)),
-            });
-        }
-    };
+    let (conn, version) = opening.await.map_err(|error| not_opened(target, &error))?;
     let flavour = if version.contains("MariaDB") { Flavour::Mariadb } else { Flavour::Mysql };
     let info = ServerInfo { flavour, version: clean(&version, 100) };
-    Ok(Opened { id: conn.id(), conn, info })
+    let id = conn.id();
+    Ok(Answering { session: Session { conn, id }, id: id.into(), info })
 }
 
 /// The guest learns that there is no session; where and as whom is for the operator only.
@@ -104,19 +75,10 @@ fn plain(error: &Error) -> String {
     clean(text.trim_start_matches("Input/output error: "), LONGEST_MESSAGE)
 }
 
-fn server_hint(target: &Target) -> String {
-    let connection = &target.connection;
-    format!(
-        "is the server running, and does it answer at {}? It is described at {}",
-        connection.address(),
-        connection.described_at
-    )
-}
-
 fn options(target: &Target) -> Opts {
     let connection = &target.connection;
     let base = OptsBuilder::default()
-        .user(Some(connection.user.clone()))
+        .user(connection.user.clone())
         .pass(target.secret.as_ref().map(|secret| secret.expose().to_owned()))
         .prefer_socket(false)
         // Given, so that the client does not ask the server for them.
@@ -150,112 +112,34 @@ fn tls_options(tls: &Tls, authorities: Option<&[u8]>) -> Option<SslOpts> {
     }
 }
 
-/// How a session's task ends.
-enum End {
-    /// Nothing is in flight: say good-bye.
-    Idle,
-    /// A statement is in flight on the server: kill it.
-    Busy,
-    /// The connection is of no use any more.
-    Broken,
-}
-
-/// Serves one session until it is told to close, its handle is gone, or it breaks. Dropping `end`
-/// tells the registry that the session has ended.
-pub(crate) async fn serve(
-    opened: Opened,
-    target: Target,
-    mut commands: mpsc::Receiver<Command>,
-    mut end: SessionEnd,
-) {
-    let Opened { mut conn, id, .. } = opened;
-    let how = loop {
-        let command = tokio::select! {
-            biased;
-            () = end.told() => break End::Idle,
-            command = commands.recv() => command,
-        };
-        let step = match command {
-            None => break End::Idle,
-            Some(Command::Run(job)) => run_job(&mut conn, job, &mut end).await,
-            Some(Command::Ping { deadline, reply }) => {
-                let deadline = deadline.min(Deadline::after(PING));
-                let answered = timeout_at(deadline.instant().into(), conn.ping())
-                    .await
-                    .is_ok_and(|p| p.is_ok());
-                let _ = reply.send(answered);
-                if answered { None } else { Some(End::Broken) }
-            }
-        };
-        if let Some(how) = step {
-            break how;
-        }
-    };
-    drop(commands);
-    match how {
-        End::Idle => close(conn, QUIT).await,
-        End::Broken => close(conn, Duration::ZERO).await,
-        End::Busy => {
-            close(conn, Duration::ZERO).await;
-            kill(&target, id).await;
-        }
+impl super::engine::Session for Session {
+    async fn run(&mut self, job: &Job) -> Result<Answer, Failed> {
+        run(&mut self.conn, job).await.map_err(|error| translated(&error))
     }
-    drop(end);
-}
 
-/// Runs one statement by its deadline. `Some` if the session has to end.
-async fn run_job(conn: &mut Conn, job: Job, end: &mut SessionEnd) -> Option<End> {
-    let Job { deadline, .. } = job;
-    let outcome = tokio::select! {
-        biased;
-        () = end.told() => return Some(End::Busy),
-        outcome = timeout_at(deadline.instant().into(), run(conn, &job)) => outcome,
-    };
-    match outcome {
-        Ok(Ok(answer)) => {
-            let _ = job.reply.send(Ok(answer));
-            None
-        }
-        Ok(Err(error)) => {
-            let (error, fatal) = translated(&error);
-            let _ = job.reply.send(Err(error));
-            fatal.then_some(End::Broken)
-        }
-        Err(_) => {
-            let _ = job.reply.send(Err(SqlError::Timeout));
-            Some(End::Busy)
-        }
+    async fn ping(&mut self) -> bool {
+        self.conn.ping().await.is_ok()
     }
-}
 
-/// Closes the socket, with a good-bye if the server takes it within `patience`. `disconnect` marks
-/// the connection first, so that dropping it afterwards just closes it, whatever is in flight.
-async fn close(conn: Conn, patience: Duration) {
-    let _ = timeout(patience, conn.disconnect()).await;
-}
+    /// `disconnect` marks the connection first, so that dropping it afterwards just closes it.
+    async fn quit(self) {
+        let _ = self.conn.disconnect().await;
+    }
 
-/// Ends a session on the server from a second connection. Best effort, and bounded: the first
-/// connection is closed already.
-async fn kill(target: &Target, id: u32) {
-    let killing = async {
-        let mut conn = Conn::new(options(target)).await?;
-        conn.query_drop(format!("KILL CONNECTION {id}")).await?;
-        conn.disconnect().await
-    };
-    match timeout(KILL, killing).await {
-        Ok(Ok(())) => {}
-        // 1094: the session is gone already.
-        Ok(Err(Error::Server(error))) if error.code == 1094 => {}
-        Ok(Err(error)) => tracing::warn!(
-            connection = target.connection.name,
-            session = id,
-            "a statement timed out and could not be killed: {error}"
-        ),
-        Err(_) => tracing::warn!(
-            connection = target.connection.name,
-            session = id,
-            "a statement timed out and could not be killed: the server does not answer"
-        ),
+    async fn kill(self, target: &Target) -> Result<(), String> {
+        let Self { conn, id } = self;
+        let _ = timeout(Duration::ZERO, conn.disconnect()).await;
+        let killing = async {
+            let mut conn = Conn::new(options(target)).await?;
+            conn.query_drop(format!("KILL CONNECTION {id}")).await?;
+            conn.disconnect().await
+        };
+        match killing.await {
+            Ok(()) => Ok(()),
+            // 1094: the session is gone already.
+            Err(Error::Server(error)) if error.code == 1094 => Ok(()),
+            Err(error) => Err(format!("session {id}: {error}")),
+        }
     }
 }
 
@@ -291,7 +175,7 @@ async fn read<P: Protocol>(
     while let Some(row) = result.next().await? {
         let values: Vec<Value> =
             described.iter().zip(row.unwrap_raw()).map(|(c, v)| value(c, v)).collect();
-        bytes += values.iter().map(size).sum::<usize>();
+        bytes += values.iter().map(Value::size).sum::<usize>();
         if answer.rows.len() == job.most_rows || bytes > job.most_bytes {
             answer.truncated = true;
             break;
@@ -386,21 +270,10 @@ fn sent(value: &Value) -> mysql_async::Value {
     }
 }
 
-fn size(value: &Value) -> usize {
-    match value {
-        Value::Null | Value::Boolean(_) => 1,
-        Value::Int64(_) | Value::Uint64(_) | Value::Float64(_) => 8,
-        Value::Binary(bytes) => bytes.len(),
-        Value::Text(text) | Value::Decimal(text) | Value::Temporal(text) | Value::Other(text) => {
-            text.len()
-        }
-    }
-}
-
 /// The error for the guest, and whether the connection is of no use any more.
-fn translated(error: &Error) -> (SqlError, bool) {
+fn translated(error: &Error) -> Failed {
     let words = |text: &str| clean(text, LONGEST_MESSAGE);
-    match error {
+    let (error, fatal) = match error {
         Error::Server(error) if ENDS_THE_SESSION.contains(&error.code) => {
             (SqlError::ConnectionLost(words(&error.message)), true)
         }
@@ -425,5 +298,6 @@ fn translated(error: &Error) -> (SqlError, bool) {
             (SqlError::ConnectionLost(plain(error)), true)
         }
         other => (SqlError::Other(words(&other.to_string())), true),
-    }
+    };
+    Failed { error, fatal }
 }

@@ -57,6 +57,14 @@ impl SessionRegistry {
         self.close(|_| true, within).await
     }
 
+    /// Waits at most `within` for the end of those sessions of a hook that were told to close.
+    pub(crate) async fn settled(&self, hook: &str, within: Duration) {
+        let deadline = Instant::now() + within;
+        for mut entry in self.entries(|entry| entry.hook == hook && entry.control.is_told()) {
+            let _ = timeout_at(deadline, entry.control.ended.wait_for(|ended| *ended)).await;
+        }
+    }
+
     /// Tells every session of a hook to close, and does not wait.
     pub(crate) fn tell_hook(&self, hook: &str) {
         for entry in self.entries(|entry| entry.hook == hook) {
@@ -102,6 +110,10 @@ impl SessionRegistry {
 impl SessionControl {
     pub(crate) fn close(&self) {
         self.close.send_replace(true);
+    }
+
+    fn is_told(&self) -> bool {
+        *self.close.borrow()
     }
 
     fn has_ended(&self) -> bool {

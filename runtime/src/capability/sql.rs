@@ -10,8 +10,9 @@ use tokio::time::timeout_at;
 
 use super::params::check_params;
 use super::registry::{SessionControl, SessionRegistry};
+use super::stage::Stage;
 use super::statement::GrantedStatement;
-use super::{Denial, Powers, Target, mysql};
+use super::{Denial, Powers, Target, engine};
 use crate::time::Deadline;
 
 /// One value of a row, or of a parameter.
@@ -39,6 +40,21 @@ pub enum Value {
     Other(String),
 }
 
+impl Value {
+    /// How much of an answer's limit it takes, in bytes.
+    pub(crate) fn size(&self) -> usize {
+        match self {
+            Value::Null | Value::Boolean(_) => 1,
+            Value::Int64(_) | Value::Uint64(_) | Value::Float64(_) => 8,
+            Value::Binary(bytes) => bytes.len(),
+            Value::Text(text)
+            | Value::Decimal(text)
+            | Value::Temporal(text)
+            | Value::Other(text) => text.len(),
+        }
+    }
+}
+
 /// A column of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Column {
@@ -64,19 +80,23 @@ pub struct Answer {
 /// What answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerInfo {
-    /// MariaDB, or MySQL and its like.
+    /// What kind of server it is.
     pub flavour: Flavour,
     /// The version, as the server says it.
     pub version: String,
 }
 
-/// The two families.
+/// The kinds of servers that hosts know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flavour {
     /// MySQL, Percona Server.
     Mysql,
     /// MariaDB.
     Mariadb,
+    /// PostgreSQL.
+    Postgresql,
+    /// Redis, which the contract has no word for.
+    Redis,
 }
 
 /// Why a host call gave nothing.
@@ -159,7 +179,7 @@ pub struct SqlSession(Arc<Open>);
 #[derive(Debug)]
 struct Open {
     connection: String,
-    id: u32,
+    id: u64,
     info: ServerInfo,
     commands: mpsc::Sender<Command>,
     control: SessionControl,
@@ -179,7 +199,7 @@ impl SqlSession {
     }
 
     /// The server's own id of the session.
-    pub(crate) fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u64 {
         self.0.id
     }
 
@@ -197,6 +217,8 @@ pub(crate) struct SqlHost {
     hook: String,
     powers: Arc<Powers>,
     registry: SessionRegistry,
+    /// What stands between this hook and its servers in a test.
+    stage: Option<Arc<dyn Stage>>,
     /// Cloned once for each session that the guest holds.
     slots: Arc<()>,
     /// One for each session that the server may still have: also one that the guest has dropped, until
@@ -206,10 +228,15 @@ pub(crate) struct SqlHost {
 }
 
 impl SqlHost {
-    pub(crate) fn new(hook: String, powers: Arc<Powers>, registry: SessionRegistry) -> Self {
+    pub(crate) fn new(
+        hook: String,
+        powers: Arc<Powers>,
+        registry: SessionRegistry,
+        stage: Option<Arc<dyn Stage>>,
+    ) -> Self {
         let statements_left = powers.limits.statements;
         let places = Arc::new(Semaphore::new(powers.limits.connections));
-        Self { hook, powers, registry, slots: Arc::new(()), places, statements_left }
+        Self { hook, powers, registry, stage, slots: Arc::new(()), places, statements_left }
     }
 
     /// The names of the connections that are granted.
@@ -233,7 +260,7 @@ impl SqlHost {
             ));
         }
         let place = self.place(deadline).await?;
-        let opened = mysql::open(&target, deadline).await?;
+        let opened = engine::open(connection, &target, deadline, self.stage.as_ref()).await?;
         Ok(self.started(connection, target, opened, place))
     }
 
@@ -251,7 +278,7 @@ impl SqlHost {
         &self,
         connection: &str,
         target: Target,
-        opened: mysql::Opened,
+        opened: engine::Opened,
         place: OwnedSemaphorePermit,
     ) -> SqlSession {
         let (control, end) = self.registry.register(&self.hook);
@@ -265,7 +292,7 @@ impl SqlHost {
             _slot: Arc::clone(&self.slots),
         };
         tokio::spawn(async move {
-            mysql::serve(opened, target, receiver, end).await;
+            engine::serve(opened, target, receiver, end).await;
             drop(place);
         });
         SqlSession(Arc::new(open))

@@ -3,11 +3,14 @@
 use serde_json::Value;
 
 use super::process::{ProgramAsk, find_program, grant_section};
-use super::statement::placeholders;
+use super::statement::{Placeholder, placeholders};
 use crate::config::grants::{Limits, MOST_KV_BYTES};
 use crate::hook::description::{Description, Need};
 use crate::hook::digest::Digest;
 use crate::hook::text::{clean, is_hidden};
+
+/// So many parameters of a statement are written out: `$60000` is a short text.
+const MOST_PARAMS: usize = 100;
 
 /// A ready grant file for a component: everything that it asks for, each with its reason, for the
 /// operator to read and to shorten. `targets` says for names that the component asks for which
@@ -133,8 +136,9 @@ fn section(need: &Need, targets: &[(String, String)]) -> Option<String> {
                 ),
             }
             text.push_str("statements = [\n");
+            let style = placeholder_of(engines);
             for statement in statements {
-                text.push_str(&format!("    {}\n", statement_line(statement)));
+                text.push_str(&format!("    {}\n", statement_line(statement, style)));
             }
             text.push_str("]\n");
             text
@@ -152,15 +156,23 @@ fn section(need: &Need, targets: &[(String, String)]) -> Option<String> {
     })
 }
 
+/// A hook's texts are in the words of the servers that it knows.
+fn placeholder_of(engines: &[String]) -> Placeholder {
+    match engines {
+        [only] if only == "postgresql" => Placeholder::Numbered,
+        _ => Placeholder::Question,
+    }
+}
+
 /// One line of `statements`. The description does not say what types parameters have; `uint`
 /// (time-outs, session ids) is what they mostly are, and a wrong type is denied, not sent.
-pub(super) fn statement_line(statement: &str) -> String {
-    match placeholders(statement) {
+pub(super) fn statement_line(statement: &str, style: Placeholder) -> String {
+    match placeholders(statement, style) {
         0 => format!("{},", quoted(statement)),
         count => format!(
             "{{ text = {}, params = [{}] }},",
             quoted(statement),
-            vec!["\"uint\""; count].join(", ")
+            vec!["\"uint\""; count.min(MOST_PARAMS)].join(", ")
         ),
     }
 }

@@ -25,10 +25,20 @@ statements = [\"SELECT 1\"]
 
 /// The powers of a hook that asks for `needs`, with `granted` in its grant file and `connections`.
 fn powers_with(connections: &str, granted: &str, needs: Vec<Need>) -> Result<Powers, PowersError> {
+    powers_on(CONNECTIONS, connections, granted, needs)
+}
+
+/// The same, where the grant was read with other connections.
+fn powers_on(
+    before: &str,
+    connections: &str,
+    granted: &str,
+    needs: Vec<Need>,
+) -> Result<Powers, PowersError> {
     let root = tempfile::tempdir().unwrap();
     let paths = Paths::under(root.path());
     fs::create_dir_all(paths.grants()).unwrap();
-    fs::write(paths.config().join("connections.toml"), CONNECTIONS).unwrap();
+    fs::write(paths.config().join("connections.toml"), before).unwrap();
     let file = paths.grants().join("db.toml");
     fs::write(&file, format!("module = \"{DIGEST}\"\n{granted}")).unwrap();
     let grant = HookGrant::load(&file, &Connections::load(&paths).unwrap()).unwrap();
@@ -264,4 +274,48 @@ fn a_program_that_is_none_is_told_before_anything_runs() {
     let grants = "[[program]]\ncommand = \"tool\"\npath = \"/usr/bin\"\narguments = [[]]\n";
     let (problem, _) = refused(powers(grants, Vec::new()));
     assert!(problem.contains("/usr/bin"), "{problem}");
+}
+
+#[test]
+fn a_command_line_for_redis_is_neither_another_one_nor_one_that_one_side_does_not_name() {
+    let connections =
+        format!("{CONNECTIONS}[connections.cache]\nengine = \"redis\"\nsocket = \"/r\"\n");
+    let grants = r#"
+[[sql]]
+connection = "main"
+target = "cache"
+statements = [
+    "INFO", "CONFIG GET dir", "PING", { text = "CLIENT PAUSE ? WRITE", params = ["uint"] },
+]
+"#;
+    let asks = ["INFO", "CONFIG  GET dir", "CLIENT PAUSE ? WRITE", "FLUSHALL"];
+    let needs = || vec![sql(&["other"], &asks, true)];
+    let agreed = powers_on(&connections, &connections, grants, needs()).unwrap();
+    assert_eq!(agreed.statement("main", " CONFIG\tGET  dir").unwrap().text, "CONFIG GET dir");
+    assert!(agreed.statement("main", "CLIENT PAUSE ? WRITE").is_ok());
+    let not_asked = "is not in what the hook's `describe` asks for";
+    for (statement, why) in [
+        ("FLUSHALL", "is not granted"),
+        ("PING", not_asked),
+        ("info", "is not granted"),
+        ("INFO all", "is not granted"),
+        ("CONFIG GET *", "is not granted"),
+        ("CONFIG GET\u{a0}dir", "is not granted"),
+        ("CLIENT PAUSE 1000 WRITE", "is not granted"),
+        ("CLIENT PAUSE ? ALL", "is not granted"),
+        ("CLIENT PAUSE \"?\" WRITE", "is not granted"),
+        ("INFO\r\nFLUSHALL", "is not granted"),
+    ] {
+        let denial = agreed.statement("main", statement).unwrap_err();
+        assert!(denial.message.contains(why), "{statement}: {denial:?}");
+    }
+
+    // A hook for another sort of server is not given a Redis, nor one for Redis another server.
+    let sorts = |connections: &str, engine: &str| {
+        let needs = vec![sql(&[engine], &["INFO"], true)];
+        powers_on(connections, connections, grants, needs).map(drop)
+    };
+    assert!(sorts(&connections, "mysql").is_err());
+    let other = connections.replace("engine = \"redis\"", "engine = \"mysql\"\nuser = \"u\"");
+    assert!(sorts(&other, "other").is_err());
 }

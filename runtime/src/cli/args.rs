@@ -60,10 +60,14 @@ pub enum Command {
     Thaw(Thaw),
     /// Clean up after a run that died: thaw what is ours, put settings back
     Recover,
+    /// Be the sentinel of every run: a service, for systemd; without it each run starts one of its own
+    Sentinel,
     /// List the snapshots there are
     List,
     /// Show the manifest of a snapshot: its level, what was frozen, what each hook saved
     Show(Group),
+    /// Draw a run as a page for a browser: every step and hook, what was held, what failed and why
+    Report(ReportArgs),
     /// Attach a writable copy of each disk of a snapshot; the snapshot itself is never written to
     Restore(Group),
     /// Detach the copies of a snapshot and delete them
@@ -145,6 +149,19 @@ pub struct Thaw {
     /// Mount points to thaw, whoever froze them; none: what is ours, by the journal
     #[arg(value_name = "DIR")]
     pub mounts: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// Id of the run, or its beginning, or the id of the snapshot that it made; none: the latest run
+    #[arg(value_name = "RUN")]
+    pub run: Option<String>,
+    /// Write the page to this file; none: standard output
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// List the runs that are kept, latest first, good and bad
+    #[arg(long, conflicts_with_all = ["run", "output"])]
+    pub list: bool,
 }
 
 #[derive(Debug, Args)]

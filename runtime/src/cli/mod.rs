@@ -4,9 +4,12 @@ mod args;
 mod generate;
 mod groups;
 mod hooks;
+mod kept;
 mod plan;
 mod plugin;
 mod progress;
+mod report;
+mod sentinel;
 mod setup;
 mod snapshot;
 mod status;
@@ -57,8 +60,10 @@ pub fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::Parameters } else { ExitCode::Ok };
         }
     };
-    let _log = setup::log(cli.global.verbose);
-    match run(&cli) {
+    // It blocks signals in its one thread: the log has a thread of its own.
+    let is_service = matches!(cli.command, Command::Sentinel);
+    let log = (!is_service).then(|| setup::log(cli.global.verbose)).transpose();
+    match log.and_then(|_log| run(&cli)) {
         Ok(code) => code,
         Err(error) => tell(&cli.global, &error),
     }
@@ -81,8 +86,10 @@ fn run(cli: &Cli) -> Outcome {
         Command::Status => status::status(global, &paths),
         Command::Thaw(args) => status::thaw(global, &paths, args),
         Command::Recover => status::recover(global, &paths),
+        Command::Sentinel => sentinel::run(&paths),
         Command::List => groups::list(global, &paths),
         Command::Show(group) => groups::show(global, &paths, &group.id),
+        Command::Report(args) => report::run(global, &paths, args),
         Command::Restore(group) => groups::restore(global, &paths, &group.id),
         Command::Detach(group) => groups::detach(global, &paths, &group.id),
         Command::Delete(group) => groups::delete(global, &paths, &group.id),

@@ -28,18 +28,23 @@ impl Observer for Tree {
 
 /// The printing side. Ends when the run's side is gone.
 #[derive(Debug)]
-pub struct Printer(JoinHandle<()>);
+pub struct Printer(Option<JoinHandle<()>>);
 
 impl Printer {
     /// Starts to print the tree of a run called `title`.
     pub fn start(title: String) -> (Tree, Self) {
         let (sender, receiver) = channel();
-        (Tree(sender), Self(std::thread::spawn(move || print_all(&title, &receiver))))
+        let print = move || print_all(&title, &receiver);
+        let thread = std::thread::Builder::new().name("progress".into()).spawn(print);
+        if let Err(error) = &thread {
+            tracing::warn!("no progress is shown: {error}");
+        }
+        (Tree(sender), Self(thread.ok()))
     }
 
     /// Waits until everything is printed.
     pub fn finish(self) {
-        let _ = self.0.join();
+        let _ = self.0.map(JoinHandle::join);
     }
 }
 

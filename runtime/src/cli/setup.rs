@@ -36,7 +36,10 @@ pub fn no_core() {
 
 /// The log on standard error, written by a thread of its own: a full pipe, or a terminal on a
 /// frozen file system, must not hold the run. Lines that do not fit are dropped.
-pub fn log(verbose: u8) -> impl Drop {
+///
+/// # Errors
+/// If no thread can be started.
+pub fn log(verbose: u8) -> Result<impl Drop, CommandError> {
     let level = match verbose {
         0 => "warn",
         1 => "stillpoint=debug,warn",
@@ -44,14 +47,18 @@ pub fn log(verbose: u8) -> impl Drop {
     };
     let filter = tracing_subscriber::EnvFilter::try_from_env("STILLPOINT_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    let (writer, worker) = tracing_appender::non_blocking::NonBlockingBuilder::default()
-        .lossy(true)
-        .buffered_lines_limit(4096)
-        .finish(std::io::stderr());
+    let appender = || {
+        tracing_appender::non_blocking::NonBlockingBuilder::default()
+            .lossy(true)
+            .buffered_lines_limit(4096)
+            .finish(std::io::stderr())
+    };
+    let (writer, worker) = without_panic(appender)
+        .ok_or_else(|| no_resources(anyhow::anyhow!("the log's thread could not be started")))?;
     // Colours for people only: what reads a pipe gets no escapes, neither ours nor anybody else's.
     let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(writer).init();
-    worker
+    Ok(worker)
 }
 
 /// The log of the plug-in: in its log file, whatever standard error is.
@@ -110,10 +117,7 @@ pub fn scope(config: &Config, args: &args::Scope) -> Scope {
 /// does not change threads, which is a third of its time while applications are locked. What can block
 /// is on threads of its own, and the deadline of a freeze is the guard's.
 pub fn block_on<T>(future: impl Future<Output = T>) -> Result<T, CommandError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| CommandError::new(ExitCode::Unknown, error))?;
+    let runtime = runtime()?;
     let output = runtime.block_on(future);
     // A thread that hangs in the kernel must not keep the command from ending.
     runtime.shutdown_timeout(std::time::Duration::from_millis(200));
@@ -122,4 +126,32 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> Result<T, CommandError> {
 
 pub fn ok() -> Outcome {
     Ok(ExitCode::Ok)
+}
+
+/// The runtime itself. Where there is no descriptor left for signals, tokio panics.
+fn runtime() -> Result<tokio::runtime::Runtime, CommandError> {
+    let build = || tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let built =
+        without_panic(build).unwrap_or_else(|| Err(std::io::Error::other("no descriptor left")));
+    built.map_err(|error| {
+        no_resources(anyhow::Error::new(error).context("the async runtime could not be started"))
+    })
+}
+
+/// For libraries that panic where the machine has nothing left; to the operator that is an error like
+/// any other. Only before there is a second thread: the panic's message is nobody else's then.
+fn without_panic<T>(call: impl FnOnce() -> T + std::panic::UnwindSafe) -> Option<T> {
+    let loud = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let result = std::panic::catch_unwind(call);
+    std::panic::set_hook(loud);
+    result.ok()
+}
+
+fn no_resources(error: anyhow::Error) -> CommandError {
+    CommandError::new(ExitCode::Precondition, error).hint(
+        "look for what is used up: open files (`ulimit -n`), processes (`ulimit -u`, `pids.max` of \
+         the cgroup) or memory"
+            .to_owned(),
+    )
 }

@@ -9,14 +9,23 @@ use stillpoint::output::human;
 use stillpoint::output::json::RunDocument;
 use stillpoint::paths::Paths;
 use stillpoint::plugin::HookChoice;
-use stillpoint::sequence::{self, Failure, Report, Request};
+use stillpoint::report::RunRecord;
+use stillpoint::sequence::{Failure, Report, Request};
 
 use super::args::{Global, Snapshot};
 use super::progress::Printer;
-use super::{CommandError, Outcome, hooks, print, print_error, print_json, setup};
+use super::{CommandError, Outcome, hooks, kept, print, print_error, print_json, setup};
 
 /// Takes a snapshot.
 pub fn run(global: &Global, paths: &Paths, args: &Snapshot) -> Outcome {
+    let outcome = take(global, paths, args);
+    if let Err(error) = &outcome {
+        kept::before_the_run(paths, &args.name, error);
+    }
+    outcome
+}
+
+fn take(global: &Global, paths: &Paths, args: &Snapshot) -> Outcome {
     let config = setup::config(paths)?;
     setup::block_on(async {
         let mut request = request(paths, &config, args, HookChoice::Auto).await?;
@@ -25,11 +34,11 @@ pub fn run(global: &Global, paths: &Paths, args: &Snapshot) -> Outcome {
             request.observer = Arc::new(tree);
             printer
         });
-        let result = sequence::run(request).await;
+        let (result, record) = kept::run(paths, &config, request).await;
         if let Some(printer) = printer {
             printer.finish();
         }
-        Ok(tell(global, &result))
+        Ok(tell(global, &result, &record))
     })?
 }
 
@@ -53,10 +62,13 @@ pub async fn request(
     request.run_dir = paths.run();
     request.scripts = hooks::script_settings(config);
     request.context = RunContext::new(request.context.run_id, false, canceller.token());
+    stop_on_signals(canceller)?;
+    if !request.begin().await {
+        return Ok(request);
+    }
     let loaded = hooks::load(paths, config, &request, choice).await?;
     request.hooks = loaded.hooks;
     request.reasons = loaded.reasons;
-    stop_on_signals(canceller)?;
     Ok(request)
 }
 
@@ -76,7 +88,7 @@ fn stop_on_signals(canceller: Arc<CancelSource>) -> Result<(), CommandError> {
     Ok(())
 }
 
-fn tell(global: &Global, result: &Result<Report, Failure>) -> ExitCode {
+fn tell(global: &Global, result: &Result<Report, Failure>, record: &RunRecord) -> ExitCode {
     match result {
         Ok(report) => {
             if global.json {
@@ -91,6 +103,10 @@ fn tell(global: &Global, result: &Result<Report, Failure>) -> ExitCode {
                 print_json(&RunDocument::from(failure));
             } else {
                 print_error(&human::failure(failure));
+                print_error(&format!(
+                    "report: stillpoint report {} --output FILE.html\n",
+                    record.short_id()
+                ));
             }
             failure.exit_code()
         }

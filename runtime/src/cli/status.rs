@@ -2,7 +2,7 @@
 
 use stillpoint::exit_code::ExitCode;
 use stillpoint::freeze::{self, FileSystemOutcome, RecoverError};
-use stillpoint::journal::RunLock;
+use stillpoint::journal::{RecoveryRecord, RunLock, RunRecord};
 use stillpoint::output::human;
 use stillpoint::paths::Paths;
 use stillpoint::sequence::{self, Aftermath, Recovered};
@@ -10,7 +10,7 @@ use stillpoint::sequence::{self, Aftermath, Recovered};
 use super::args::{Global, Thaw};
 use super::{CommandError, Outcome, hooks, print, print_json, setup};
 
-/// Which file systems are frozen.
+/// Which file systems are frozen, and which hooks are left to finish.
 pub fn status(global: &Global, paths: &Paths) -> Outcome {
     let lines = freeze::status(&paths.run())
         .map_err(|error| CommandError::new(ExitCode::Unknown, error))?;
@@ -18,8 +18,28 @@ pub fn status(global: &Global, paths: &Paths) -> Outcome {
         print_json(&lines);
     } else {
         print(&human::status(&lines));
+        print(&left_hooks(paths));
     }
     Ok(ExitCode::Ok)
+}
+
+/// What runs that died left with applications, and what their sentinels have undone; nothing if a run
+/// is in progress, whose hooks are its own.
+fn left_hooks(paths: &Paths) -> String {
+    let run_dir = paths.run();
+    let run = RunRecord::load(&run_dir).ok().flatten().filter(|run| !run.agent.is_alive());
+    let left = run.map(|run| run.left_hooks()).unwrap_or_default();
+    let mut text: String = left
+        .iter()
+        .map(|left| format!("NOT FINISHED hook {} of run {}\n", left.hook.name, left.run_id))
+        .collect();
+    if !left.is_empty() {
+        text.push_str("hint: its application may still be held; stillpoint recover\n");
+    }
+    let undone = RecoveryRecord::load(&run_dir).ok().flatten();
+    let lines = undone.iter().flat_map(RecoveryRecord::lines);
+    text.extend(lines.map(|line| format!("undone    {line}\n")));
+    text
 }
 
 /// Thaws what is ours, by the journal; or what is named, whoever froze it.
@@ -49,10 +69,6 @@ fn lines(outcomes: &[FileSystemOutcome]) -> String {
 
 /// Cleans up after a run that died. Refused while a run is in progress.
 pub fn recover(global: &Global, paths: &Paths) -> Outcome {
-    let mut lock = RunLock::acquire(&paths.run(), "recover").map_err(|error| {
-        let (code, hint) = (error.exit_code(), error.hint());
-        CommandError::new(code, error).hint(hint)
-    })?;
     let config = setup::config(paths)?;
     let aftermath = Aftermath {
         paths,
@@ -60,8 +76,15 @@ pub fn recover(global: &Global, paths: &Paths) -> Outcome {
         finish: config.deadlines.release,
         asked: true,
     };
-    let recovered = setup::block_on(async { sequence::recover(&mut lock, &aftermath).await })?;
-    let Recovered { done, left } = recovered.map_err(recover_error)?;
+    let recovered = setup::block_on(async {
+        let lock = RunLock::acquire_after_recovery(&paths.run(), "recover").await;
+        let mut lock = lock.map_err(|error| {
+            let (code, hint) = (error.exit_code(), error.hint());
+            CommandError::new(code, error).hint(hint)
+        })?;
+        sequence::recover(&mut lock, &aftermath).await.map_err(recover_error)
+    })?;
+    let Recovered { done, left } = recovered?;
     let code = if left.is_empty() { ExitCode::Ok } else { ExitCode::PostThaw };
     if global.json {
         print_json(&serde_json::json!({

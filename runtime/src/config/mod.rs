@@ -4,6 +4,7 @@
 pub mod alibaba;
 pub mod connections;
 pub mod grants;
+pub mod metrics;
 pub mod read;
 
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use crate::consistency::Level;
 use crate::paths::Paths;
 
 pub use alibaba::AlibabaConfig;
+pub use metrics::MetricsConfig;
 pub use read::ConfigError;
 
 /// `stillpoint.toml`: provider, scope, deadlines, scripts. All of it has defaults.
@@ -29,6 +31,8 @@ pub struct Config {
     pub deadlines: Deadlines,
     /// Legacy scripts.
     pub scripts: ScriptsConfig,
+    /// For Prometheus.
+    pub metrics: MetricsConfig,
 }
 
 /// `[provider]`.

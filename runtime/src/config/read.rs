@@ -119,6 +119,12 @@ impl Document {
         Ok(Self { path: path.to_owned(), text })
     }
 
+    /// A text that is there already, and that nothing is done with as root on its word alone: `path` is
+    /// for messages.
+    pub(crate) fn of(path: &Path, text: String) -> Self {
+        Self { path: path.to_owned(), text }
+    }
+
     /// The file.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -9,9 +9,18 @@ mod recover;
 mod status;
 mod thaw;
 
+use std::path::Path;
+
 pub use probe::{Method, Probe, ProbeError, ProbeState, probe};
 pub use recover::{RecoverError, RecoveredJournal, Recovery, recover};
 pub use thaw::{FileSystemOutcome, ThawOutcome, thaw_ours, thaw_paths};
 
-pub(crate) use probe::touch_stdin;
+pub(crate) use probe::ask_of_stdin;
 pub use status::{FrozenState, StatusLine, status};
+
+/// True if a write to `path`, which need not exist yet, is known not to wait for a thaw.
+pub(crate) fn is_running(path: &Path) -> bool {
+    let existing = path.ancestors().find(|ancestor| ancestor.is_dir());
+    let probed = existing.and_then(|directory| probe(directory).ok());
+    probed.is_some_and(|probe| probe.state == ProbeState::NotFrozen)
+}

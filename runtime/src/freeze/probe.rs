@@ -31,9 +31,9 @@ const MAX_FILES: usize = 3;
 const ATTEMPTS: usize = 5;
 /// Pause in between: a write that holds the file's lock takes microseconds.
 const PAUSE: Duration = Duration::from_millis(2);
-/// How long the child that asks by touching has. Removing a name that is not there takes
-/// microseconds, but the child has to be started, and may have to read a directory from a disk.
-const TOUCH_LIMIT: Duration = Duration::from_millis(1000);
+/// How long the child that asks has. Asking takes microseconds, but the child has to be started, and
+/// may have to read a directory from a disk.
+const CHILD_LIMIT: Duration = Duration::from_millis(1000);
 
 /// What the probe found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -65,7 +65,7 @@ pub enum Method {
     /// nothing, no time either; a watcher (inotify) sees that the file was opened and closed.
     ZeroLengthWrite,
     /// A child process removed a name that does not exist. If the file system is frozen, the child
-    /// hangs until the thaw, and then ends.
+    /// hangs until the thaw, and then ends. So it does if the disk below does not answer.
     Touch,
 }
 
@@ -84,7 +84,7 @@ pub enum ProbeError {
     },
     /// The child could not be started, or failed.
     #[error("{} could not be asked by a child process", path.display())]
-    Touch {
+    Child {
         /// Which.
         path: PathBuf,
         /// The cause.
@@ -94,23 +94,37 @@ pub enum ProbeError {
 }
 
 /// Whether the file system at `path` (a directory, best its mount point) is frozen. Nothing in it is
-/// changed, and nothing waits for it.
+/// changed, and nothing waits for it: a child asks, for looking for a file to ask by has to read, and
+/// a disk that hangs below a file system keeps for ever who reads from it.
 ///
 /// # Errors
 /// If `path` cannot be opened, or there is no way to ask.
 pub fn probe(path: &Path) -> Result<Probe, ProbeError> {
     let directory = open_directory(path)
         .map_err(|source| ProbeError::Open { path: path.to_owned(), source })?;
-    if let Some(answer) = ask_by_writing(path) {
+    let asked = if spawn::has_entered() {
+        ask_by_a_child(directory)
+    } else {
+        // A program that cannot be its own child looks by itself.
+        ask_by_writing(path)
+            .map(Probe::by_writing)
+            .ok_or_else(|| io::Error::other("this program's main does not call guard::enter()"))
+    };
+    asked.map_err(|source| ProbeError::Child { path: path.to_owned(), source })
+}
+
+impl Probe {
+    fn by_writing(answer: Answer) -> Self {
         let state = match answer {
             Answer::Done => ProbeState::NotFrozen,
             Answer::WouldWait => ProbeState::Frozen,
         };
-        return Ok(Probe { state, method: Method::ZeroLengthWrite });
+        Self { state, method: Method::ZeroLengthWrite }
     }
-    let state = ask_by_touching(directory)
-        .map_err(|source| ProbeError::Touch { path: path.to_owned(), source })?;
-    Ok(Probe { state, method: Method::Touch })
+
+    fn by_touching(state: ProbeState) -> Self {
+        Self { state, method: Method::Touch }
+    }
 }
 
 /// "Would wait" may also mean that somebody else writes to that very file, so it is believed only if
@@ -172,35 +186,41 @@ fn open_to_ask(path: &Path, device: u64) -> Option<File> {
     (metadata.is_file() && metadata.dev() == device).then_some(file)
 }
 
-/// Has a child remove a name that is not there. If it does not come back in time, the file system is
-/// frozen; the child is then left to the thaw, for nothing else can end it.
-fn ask_by_touching(directory: OwnedFd) -> io::Result<ProbeState> {
-    if !spawn::has_entered() {
-        return Err(io::Error::other("this program's main does not call guard::enter()"));
-    }
+/// Has a child ask. If it does not come back in time, the file system is frozen, or its disk does not
+/// answer; the child is then left to itself, for nothing else can end it.
+fn ask_by_a_child(directory: OwnedFd) -> io::Result<Probe> {
     let mut child =
         spawn::command(crate::guard::TOUCH_NAME).stdin(Stdio::from(directory)).spawn()?;
     let began = Instant::now();
-    while began.elapsed() < TOUCH_LIMIT {
+    while began.elapsed() < CHILD_LIMIT {
         if let Some(status) = child.try_wait()? {
             return match status.code() {
-                Some(TOUCHED) => Ok(ProbeState::NotFrozen),
-                Some(READ_ONLY) => Ok(ProbeState::ReadOnly),
+                Some(WRITTEN) => Ok(Probe::by_writing(Answer::Done)),
+                Some(WOULD_WAIT) => Ok(Probe::by_writing(Answer::WouldWait)),
+                Some(TOUCHED) => Ok(Probe::by_touching(ProbeState::NotFrozen)),
+                Some(READ_ONLY) => Ok(Probe::by_touching(ProbeState::ReadOnly)),
                 _ => Err(io::Error::other(format!("the child ended with {status}"))),
             };
         }
         thread::sleep(PAUSE);
     }
     spawn::reap(child)?;
-    Ok(ProbeState::Frozen)
+    Ok(Probe::by_touching(ProbeState::Frozen))
 }
 
 /// Exit codes of the child, unlike any that a program gives by chance.
 const TOUCHED: i32 = 81;
 const READ_ONLY: i32 = 82;
+const WRITTEN: i32 = 83;
+const WOULD_WAIT: i32 = 84;
 
 /// The child's part: standard input is the directory. Gives its exit code.
-pub(crate) fn touch_stdin() -> i32 {
+pub(crate) fn ask_of_stdin() -> i32 {
+    match ask_by_writing(Path::new("/proc/self/fd/0/")) {
+        Some(Answer::Done) => return WRITTEN,
+        Some(Answer::WouldWait) => return WOULD_WAIT,
+        None => {}
+    }
     let name = format!(".stillpoint-{}", uuid::Uuid::new_v4());
     match unlinkat(io::stdin().as_fd(), name.as_str(), UnlinkatFlags::NoRemoveDir) {
         Err(Errno::ENOENT) => TOUCHED,

@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::thaw::{FileSystemOutcome, ThawOutcome, thaw_recorded};
-use crate::guard::rcu;
+use crate::guard::{cgroup, rcu};
 use crate::journal::{FreezeRecord, JournalError, RunRecord, boot_id, prepare_directory};
 
 /// How long a guard that has lost its agent is given to finish. It needs a few milliseconds.
@@ -97,6 +97,9 @@ pub fn recover(run_dir: &Path) -> Result<Recovery, RecoverError> {
         Some(record) => Some(undo(run_dir, &record)?),
         None => None,
     };
+    // An agent and a sentinel that were killed before their guard knew of each other left one in no
+    // journal.
+    cgroup::remove_stale();
     let run = RunRecord::load(run_dir)?.filter(|run| !run.left_hooks().is_empty());
     Ok(Recovery { freeze, run })
 }

@@ -12,6 +12,10 @@ use nix::time::{ClockId, clock_gettime};
 use super::{Break, FileSystemTimes};
 use crate::sys::guardproc_page::SharedWords;
 
+/// A guard or a sentinel that has not said for this long that it is at work counts as lost. While
+/// something is frozen each says so every 20 ms.
+pub(crate) const PEER_SILENCE: Duration = Duration::from_secs(1);
+
 /// Words before the first slot.
 const HEADER: usize = 8;
 /// Words of one file system.
@@ -157,6 +161,24 @@ impl Board {
     pub(crate) fn rcu_before(&self) -> Option<u32> {
         let word = self.header(4).load(SeqCst);
         word.checked_sub(1).and_then(|value| u32::try_from(value).ok())
+    }
+
+    /// The agent has released everything, and needs neither guard nor sentinel any more.
+    pub(crate) fn is_released(&self) -> bool {
+        self.header(5).load(SeqCst) != 0
+    }
+
+    pub(crate) fn set_released(&self) {
+        self.header(5).store(1, SeqCst);
+    }
+
+    /// How long ago the guard last said that it is at work.
+    pub(crate) fn guard_silent_for(&self) -> Duration {
+        Duration::from_nanos(boottime_ns().saturating_sub(self.header(6).load(SeqCst)))
+    }
+
+    pub(crate) fn guard_works(&self) {
+        self.header(6).store(boottime_ns(), SeqCst);
     }
 
     pub(crate) fn set_rcu_before(&self, value: Option<u32>) {

@@ -133,6 +133,15 @@ pub enum GuardError {
         /// What it did instead.
         detail: String,
     },
+    /// The sentinel cannot leave the agent's cgroup: one kill of that cgroup would end all that could
+    /// thaw. So nothing is frozen.
+    #[error(
+        "the sentinel cannot leave this process's cgroup, and would be killed with it ({detail})"
+    )]
+    SharedCgroup {
+        /// Why it cannot.
+        detail: String,
+    },
     /// The guard is gone or does not answer. Everything was thawed.
     #[error("the guard process was lost")]
     GuardLost,
@@ -194,6 +203,10 @@ impl GuardError {
                  or allow more time"
                     .to_owned()
             }
+            Self::SharedCgroup { .. } => "start the service that stays outside \
+                 (`systemctl enable --now stillpoint-sentinel`), or mount the cgroup file system \
+                 writable for this process"
+                .to_owned(),
             Self::EnterNotCalled => {
                 "call stillpoint::guard::enter() first thing in main".to_owned()
             }
@@ -206,6 +219,11 @@ impl GuardError {
                 "stillpoint status shows what is frozen; then: stillpoint thaw {}",
                 mount_points.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(" ")
             ),
+            Self::Start { .. } | Self::NotArmed { .. } => {
+                "look for what ended or hindered it: memory, open files and processes \
+                 (`ulimit -a`, `dmesg`); then run again"
+                    .to_owned()
+            }
             Self::GuardLost | Self::SentinelLost => {
                 "see who killed it (`dmesg` shows the out-of-memory killer), then run again"
                     .to_owned()
@@ -222,6 +240,7 @@ impl GuardError {
             | Self::NotPermitted { .. }
             | Self::JournalOnPlannedFileSystem { .. }
             | Self::Start { .. }
+            | Self::SharedCgroup { .. }
             | Self::NotArmed { .. } => ExitCode::Precondition,
             Self::Journal(JournalError::RunInProgress { .. }) => ExitCode::InProgress,
             Self::Journal(_) | Self::GuardJournal { .. } => ExitCode::Precondition,

@@ -11,7 +11,7 @@ use nix::sys::signal::SigSet;
 use nix::sys::stat::Mode;
 use nix::unistd::{chdir, dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 
-use crate::sys::guardproc::{run_at_realtime_priority, set_nice};
+use crate::sys::guardproc::{run_at_normal_priority, run_at_realtime_priority, set_nice};
 
 /// Thread stacks are locked in memory whole, so they are small. 128 KiB holds the deepest call (a
 /// panic with its message) several times.
@@ -50,6 +50,17 @@ pub(crate) fn harden(name: &std::ffi::CStr) -> Vec<String> {
     warnings
 }
 
+/// Takes back what a child inherits of a hardened process: for one that waits for applications, and
+/// must be as easy to end as any other. No core of it is written: it knows passwords.
+pub(crate) fn be_ordinary() {
+    let _ = prctl::set_dumpable(false);
+    let _ = setsid();
+    let _ = fs::write("/proc/self/oom_score_adj", "0");
+    let _ = run_at_normal_priority();
+    let _ = set_nice(0);
+    let _ = standard_streams_to_null();
+}
+
 fn standard_streams_to_null() -> nix::Result<()> {
     let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?;
     dup2_stdin(null.as_fd())?;
@@ -58,7 +69,8 @@ fn standard_streams_to_null() -> nix::Result<()> {
 }
 
 /// For threads that thaw and watch: they sleep, do one short call, and sleep again, so real-time
-/// priority starves nobody. Where it cannot be had (a cgroup without a real-time budget), the best
+/// priority starves nobody. The highest, because a process that spins at a real-time priority of its
+/// own would else hold up the thaw, and nobody could stop it on a machine that is frozen. Where it cannot be had (a cgroup without a real-time budget), the best
 /// nice value.
 pub(crate) fn prefer_this_thread() {
     if run_at_realtime_priority().is_err() {
@@ -69,6 +81,6 @@ pub(crate) fn prefer_this_thread() {
 /// For threads that freeze and flush: a flush can work for seconds inside the kernel, and must not
 /// do so at real-time priority, which they inherit from the thread that started them.
 pub(crate) fn favour_this_thread() {
-    let _ = crate::sys::guardproc::run_at_normal_priority();
+    let _ = run_at_normal_priority();
     let _ = set_nice(-20);
 }

@@ -1,6 +1,5 @@
 //! The agent's end: what it knows of guard and sentinel, and what it does if they are lost.
 
-use std::fs;
 use std::future::pending;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,12 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::sys::socket::MsgFlags;
 use tokio::io::Ready;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::board::{Abort, Board};
+use super::board::{Abort, Board, PEER_SILENCE};
 use super::error::Peer;
 use super::mounts::ReadOnly;
 use super::protocol::{
@@ -25,7 +25,7 @@ use super::sentinel::undo_the_rest;
 use super::spawn::{Started, start};
 use super::watched::Watched;
 use super::worker::Workers;
-use super::{FileSystemTimes, GuardError, GuardOptions, ThawedFileSystem, mounts};
+use super::{FileSystemTimes, GuardError, GuardOptions, ThawedFileSystem, call, cgroup, mounts};
 use crate::journal::{ProcessId, prepare_directory};
 use crate::plan::FileSystem;
 use crate::sys::guardproc::{async_readable, pidfd_open};
@@ -51,6 +51,8 @@ pub(super) struct Link {
     socket: AsyncFd<OwnedFd>,
     guard: Process,
     sentinel: Process,
+    /// The conversation with a sentinel that serves other runs, too: it ends before the process does.
+    service: Option<AsyncFd<OwnedFd>>,
     board: Arc<Board>,
     mounts: Vec<OwnedFd>,
     was_read_only: ReadOnly,
@@ -74,14 +76,14 @@ impl Process {
         Ok(Self { pidfd, watched })
     }
 
-    /// Resolves when it is gone, or killed and hanging in the kernel.
+    /// Resolves when it is gone, stopped, or killed and hanging in the kernel.
     async fn lost(&self) {
         loop {
             if let Ok(result) = timeout(TICK, self.pidfd.readable()).await {
                 if result.is_ok() || self.watched.is_gone() {
                     return;
                 }
-            } else if self.watched.is_dying() {
+            } else if self.watched.is_lost() {
                 return;
             }
         }
@@ -107,7 +109,6 @@ impl Link {
         let board = Arc::new(
             Board::create(mounts.len()).map_err(|source| start_error(Peer::Guard, source))?,
         );
-        let sentinel = start(SENTINEL_NAME).map_err(|e| start_error(Peer::Sentinel, e))?;
         let guard = start(GUARD_NAME).map_err(|e| start_error(Peer::Guard, e))?;
         let mut plan = Arm {
             run_id: options.run_id,
@@ -117,21 +118,29 @@ impl Link {
             keep_warm: options.keep_warm,
             agent: ProcessId::myself(),
             guard: process_id(&guard, Peer::Guard)?,
-            sentinel: process_id(&sentinel, Peer::Sentinel)?,
+            sentinel: ProcessId::myself(),
             sentinel_cgroup: None,
             file_systems: file_systems.iter().map(without_lists).collect(),
+            aftercare: options.aftercare,
         };
         let mut warnings = Vec::new();
-        let (cgroup, said) =
-            hand_over(&sentinel, Peer::Sentinel, &plan, &board, &guard, &mounts).await?;
-        warnings.extend(said);
-        plan.sentinel_cgroup = cgroup;
-        let (_, said) = hand_over(&guard, Peer::Guard, &plan, &board, &sentinel, &mounts).await?;
+        let (sentinel, is_service) =
+            engage_sentinel(&mut plan, &board, &guard, &mounts, &mut warnings).await?;
+        let armed = hand_over(&guard, Peer::Guard, &plan, &board, &sentinel, &mounts).await;
+        if let (Err(_), Some(cgroup)) = (&armed, &plan.sentinel_cgroup) {
+            // A sentinel that is there removes it itself; one that was killed cannot.
+            let _ = std::fs::remove_dir(cgroup);
+        }
+        let (_, said) = armed?;
         warnings.extend(said);
         let process = |started, peer| Process::new(started).map_err(|e| start_error(peer, e));
         Ok(Self {
             guard: process(&guard, Peer::Guard)?,
             sentinel: process(&sentinel, Peer::Sentinel)?,
+            service: is_service
+                .then(|| async_socket(sentinel.socket))
+                .transpose()
+                .map_err(|e| start_error(Peer::Sentinel, e))?,
             socket: async_socket(guard.socket).map_err(|e| start_error(Peer::Guard, e))?,
             board,
             mounts,
@@ -229,7 +238,9 @@ impl Link {
             if let Some(abort) = self.board.aborted() {
                 return abort;
             }
-            if self.lost {
+            // The guard says every 20 ms that it is at work: one that starves is as good as none.
+            if self.lost || self.board.guard_silent_for() > PEER_SILENCE {
+                self.lost = true;
                 return Abort::GuardLost;
             }
             tokio::select! {
@@ -278,6 +289,7 @@ impl Link {
 
     /// Ends guard and sentinel and leaves nothing behind, whichever of them is still there.
     pub(super) async fn disarm(mut self) -> Result<(), GuardError> {
+        self.board.set_released();
         let farewell = self.converse(Request::Disarm, END_LIMIT).await;
         if let Some(Reply::Failed(failure)) = farewell {
             return Err(GuardError::NotThawed { mount_points: self.names(&failure.file_systems) });
@@ -285,19 +297,22 @@ impl Link {
         if farewell.is_none() {
             self.thaw_without_guard().await?;
         }
-        let Self { socket, guard, sentinel, board, plan, .. } = self;
+        let Self { socket, guard, sentinel, service, board, plan, .. } = self;
         // The end of the conversation is the end of the guard, if it is still there. One that was
         // stopped must run to see it; nobody kills it.
         drop(socket);
         guard.watched.continue_if_stopped();
         let guard_ended = guard.ended(END_LIMIT).await;
         sentinel.watched.continue_if_stopped();
-        let sentinel_ended = sentinel.ended(END_LIMIT).await;
+        let sentinel_ended = match service {
+            Some(service) => timeout(END_LIMIT, receive::<Reply>(&service)).await.is_ok(),
+            None => sentinel.ended(END_LIMIT).await,
+        };
         if guard_ended && sentinel_ended && !board.disarmed() {
             undo_the_rest(&board, &plan);
         }
         if let Some(cgroup) = &plan.sentinel_cgroup {
-            let _ = fs::remove_dir(cgroup);
+            cgroup::remove(cgroup);
         }
         Ok(())
     }
@@ -318,22 +333,23 @@ impl Link {
             (FailureKind::Busy, _) => GuardError::Busy { mount_points },
             (FailureKind::NotThawed, _) => GuardError::NotThawed { mount_points },
             (FailureKind::Journal, _) => GuardError::GuardJournal { detail: failure.detail },
-            (FailureKind::Broken, _) => match self.board.aborted() {
-                Some(Abort::DeadlinePassed) => self.timed_out(mount_points),
-                Some(Abort::SentinelLost) => GuardError::SentinelLost,
-                _ => GuardError::GuardLost,
-            },
+            (FailureKind::Broken, _) => self.broken_off(mount_points),
             (_, _) => GuardError::Protocol { detail: failure.detail },
         }
     }
 
-    /// After a deadline, a freeze that is still in flight holds writers as a frozen file system
-    /// does: that must not be called by a milder name.
-    fn timed_out(&self, mount_points: Vec<PathBuf>) -> GuardError {
-        if self.board.all_idle() {
-            GuardError::FreezeTimedOut { mount_points, window: self.window() }
-        } else {
-            GuardError::NotThawed { mount_points: self.still_frozen() }
+    /// Whatever the reason: a freeze that is still in flight holds writers as a frozen file system
+    /// does, and must not be called by a milder name.
+    fn broken_off(&self, mount_points: Vec<PathBuf>) -> GuardError {
+        if !self.board.all_idle() {
+            return GuardError::NotThawed { mount_points: self.still_frozen() };
+        }
+        match self.board.aborted() {
+            Some(Abort::DeadlinePassed) => {
+                GuardError::FreezeTimedOut { mount_points, window: self.window() }
+            }
+            Some(Abort::SentinelLost) => GuardError::SentinelLost,
+            _ => GuardError::GuardLost,
         }
     }
 
@@ -415,6 +431,48 @@ fn without_lists(fs: &FileSystem) -> FileSystem {
     FileSystem { other_mounts: Vec::new(), disks: Vec::new(), ..fs.clone() }
 }
 
+/// Hands over to the service if there is one that can be used, else to a sentinel of this run's own.
+/// The second is true for the service.
+async fn engage_sentinel(
+    plan: &mut Arm,
+    board: &Board,
+    guard: &Started,
+    mounts: &[OwnedFd],
+    warnings: &mut Vec<String>,
+) -> Result<(Started, bool), GuardError> {
+    let peer = Peer::Sentinel;
+    match engage_service(plan, board, guard, mounts, warnings).await {
+        Ok(None) => {}
+        Ok(Some(service)) => return Ok((service, true)),
+        Err(why) => warnings.push(format!(
+            "the sentinel service is not used: {why}; this run has a sentinel of its own"
+        )),
+    }
+    let sentinel = start(SENTINEL_NAME).map_err(|error| start_error(peer, error))?;
+    plan.sentinel = process_id(&sentinel, peer)?;
+    let (cgroup, said) = hand_over(&sentinel, peer, plan, board, guard, mounts).await?;
+    plan.sentinel_cgroup = cgroup;
+    warnings.extend(said);
+    Ok((sentinel, false))
+}
+
+async fn engage_service(
+    plan: &mut Arm,
+    board: &Board,
+    guard: &Started,
+    mounts: &[OwnedFd],
+    warnings: &mut Vec<String>,
+) -> Result<Option<Started>, String> {
+    let Some(service) = call::call(&plan.run_dir).await? else { return Ok(None) };
+    let engage = async {
+        plan.sentinel = process_id(&service, Peer::Sentinel)?;
+        hand_over(&service, Peer::Sentinel, plan, board, guard, mounts).await
+    };
+    let (_, said) = engage.await.map_err(|error| error.to_string())?;
+    warnings.extend(said);
+    Ok(Some(service))
+}
+
 /// Sends a process what it needs, and waits until it says that it is armed.
 async fn hand_over(
     to: &Started,
@@ -435,6 +493,9 @@ async fn hand_over(
         Ok(Ok(Some(Reply::Failed(failure)))) if failure.kind == FailureKind::Journal => {
             return Err(GuardError::GuardJournal { detail: failure.detail });
         }
+        Ok(Ok(Some(Reply::Failed(failure)))) if failure.kind == FailureKind::SharedCgroup => {
+            return Err(GuardError::SharedCgroup { detail: failure.detail });
+        }
         Ok(Ok(Some(Reply::Failed(failure)))) => failure.detail,
         Ok(Ok(Some(other))) => format!("it says {other:?}"),
         Ok(Ok(None)) => "it has ended; does the program's main begin with guard::enter()?".into(),
@@ -444,7 +505,7 @@ async fn hand_over(
     Err(GuardError::NotArmed { process: peer, detail })
 }
 
-fn async_socket(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+pub(super) fn async_socket(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     let flags = nix::fcntl::OFlag::O_NONBLOCK;
     // The flag belongs to our end of the pair alone.
     nix::fcntl::fcntl(&socket, nix::fcntl::FcntlArg::F_SETFL(flags))?;
@@ -452,12 +513,12 @@ fn async_socket(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 }
 
 /// Receives one message; `None` at the end of the conversation. Nothing is lost if it is dropped.
-async fn receive<M: serde::de::DeserializeOwned>(
+pub(super) async fn receive<M: serde::de::DeserializeOwned>(
     socket: &AsyncFd<OwnedFd>,
 ) -> io::Result<Option<M>> {
     loop {
         let mut ready = socket.readable().await?;
-        match receive_from(socket.get_ref()) {
+        match receive_from(socket.get_ref(), MsgFlags::empty()) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 ready.clear_ready_matching(Ready::READABLE);
             }

@@ -2,16 +2,20 @@
 //! memory locked, signals blocked. It owns the deadline, watches the agent, and thaws what is ours
 //! whatever becomes of the agent. A sentinel in another cgroup does the same for the guard.
 
+pub(crate) mod aftercare;
 mod board;
-mod cgroup;
+mod call;
+pub(crate) mod cgroup;
 mod error;
-mod harden;
+pub(crate) mod harden;
 mod link;
 pub(crate) mod mounts;
+mod notify;
 mod process;
-mod protocol;
+pub(crate) mod protocol;
 pub(crate) mod rcu;
 mod sentinel;
+mod service;
 pub(crate) mod spawn;
 mod watched;
 pub(crate) mod worker;
@@ -20,13 +24,17 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::plan::FileSystem;
+use crate::script::ScriptSettings;
 use crate::time::monotonic_ns;
 use link::Link;
 use protocol::Request;
 pub(crate) use protocol::TOUCH_NAME;
 
 pub use error::{GuardError, Peer};
+pub use service::{ServiceError, serve};
 
 /// Nothing is ever frozen for longer than this.
 pub const LONGEST_WINDOW: Duration = Duration::from_secs(30);
@@ -44,6 +52,23 @@ pub struct GuardOptions {
     pub expedite_rcu: bool,
     /// Repeat the rehearsal until the freeze, so that superblocks stay warm.
     pub keep_warm: bool,
+    /// What the sentinel does for applications if the agent dies; none: only file systems are its
+    /// business.
+    pub aftercare: Option<Aftercare>,
+}
+
+/// What is known of the installation for whoever undoes what a dead agent left with applications:
+/// the sentinel starts a process that runs [`crate::sequence::recover`] with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Aftercare {
+    /// Where grants, components and hooks' state are: [`crate::paths::Paths::under`].
+    pub root: PathBuf,
+    /// The legacy pair, where the journal does not name it.
+    pub scripts: ScriptSettings,
+    /// How long each hook's `finish` may take.
+    pub finish: Duration,
+    /// Where systemd keeps the credentials of the agent's unit: `CREDENTIALS_DIRECTORY`.
+    pub credentials: Option<PathBuf>,
 }
 
 /// One file system's way through freeze and thaw. Times are `CLOCK_MONOTONIC` ns.
@@ -269,6 +294,7 @@ mod tests {
             window: Duration::from_secs(1),
             expedite_rcu: false,
             keep_warm: false,
+            aftercare: None,
         };
         assert!(matches!(arm(&[], options).await, Err(GuardError::EnterNotCalled)));
         assert!(!dir.path().join("run").exists());

@@ -1,33 +1,33 @@
 //! The guard process: waits for requests, freezes, thaws, and thaws in any case.
 
-use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{MsgFlags, Shutdown, shutdown};
 use nix::sys::time::{TimeSpec, TimeValLike};
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
-use super::board::{Abort, Board, State, boottime_ns};
+use super::board::{Abort, Board, PEER_SILENCE, State, boottime_ns};
+use super::cgroup;
 use super::harden::harden;
 use super::mounts::ReadOnly;
 use super::protocol::{
     Arm, Failure, FailureKind, Reply, Request, receive_arm, receive_from, send_to,
 };
 use super::rcu;
-use super::watched::Watched;
+use super::watched::{Watched, poll_or_pause};
 use super::worker::{Job, Workers};
 use crate::capability::process;
+use crate::failpoint::{reach, skips};
 use crate::journal::{FreezeRecord, FrozenEntry, JournalError, boot_id};
 
 /// How often to look whether agent and sentinel hang in the kernel, killed, while something is
 /// frozen: an end that no descriptor tells of.
 const TICK: Duration = Duration::from_millis(20);
-/// A sentinel that has not said for this long that it watches counts as lost.
-const SENTINEL_SILENCE: Duration = Duration::from_secs(1);
 /// How long a thaw may take before the agent is told that it is not done. It goes on afterwards.
 const THAW_LIMIT: Duration = Duration::from_secs(2);
 /// How long an agent that has closed its socket may take to end.
@@ -44,6 +44,7 @@ const WARM_LIMIT: Duration = Duration::from_secs(2);
 /// Runs the guard until there is nothing left to guard.
 pub(crate) fn run(socket: OwnedFd) -> io::Result<()> {
     let warnings = harden(c"stillpoint-guard");
+    let _ = reach!("arm.before");
     let (arm, fds) = receive_arm(&socket)?;
     let mut guard = match Guard::new(&socket, arm, fds) {
         Ok(guard) => guard,
@@ -140,6 +141,7 @@ impl<'socket> Guard<'socket> {
             warnings.push(format!("rcu_expedited is left as it is: {error}"));
         }
         self.reply(&Reply::Armed { cgroup: None, warnings });
+        let _ = reach!("arm.after");
     }
 
     fn raise_rcu(&mut self) -> io::Result<()> {
@@ -283,6 +285,9 @@ impl<'socket> Guard<'socket> {
     }
 
     fn thaw(&mut self) -> Result<Reply, Failure> {
+        if skips!("withdraw") {
+            let _ = self.set_ours(false);
+        }
         let left = self.thaw_everything(THAW_LIMIT);
         self.close_window();
         if !left.is_empty() {
@@ -320,7 +325,7 @@ impl<'socket> Guard<'socket> {
         self.late = self.busy();
         // A timer that has run out would wake every wait from now on.
         let _ = self.timer.unset();
-        self.thaw_everything(THAW_LIMIT);
+        self.thaw_everything(last_thaw_limit());
         self.close_window();
         self.board.aborted().unwrap_or(why)
     }
@@ -343,7 +348,7 @@ impl<'socket> Guard<'socket> {
 
     /// No new job on a file system that has one, and none in a run that is given up.
     fn refuse_if_unfit(&mut self) -> Result<(), Failure> {
-        if self.board.sentinel_silent_for() > SENTINEL_SILENCE {
+        if self.board.sentinel_silent_for() > PEER_SILENCE {
             self.give_up(Abort::SentinelLost);
         }
         if let Some(abort) = self.board.aborted() {
@@ -359,14 +364,22 @@ impl<'socket> Guard<'socket> {
     /// Writes down that everything may be frozen by us. Nothing is to be written if that is so
     /// already, which after a rehearsal takes the journal out of the time that applications wait.
     fn announce(&mut self) -> Result<(), Failure> {
-        self.set_ours(true).map_err(|error| journal_failure(&error))
+        if skips!("announce") {
+            return Ok(());
+        }
+        let _ = reach!("announce.before");
+        self.set_ours(true).map_err(|error| journal_failure(&error))?;
+        let _ = reach!("announce.after");
+        Ok(())
     }
 
     /// Writes down that nothing of ours is frozen; after the answer, because applications wait for
     /// that. If it cannot be written, a later recovery thaws once more than it needs to.
     fn withdraw_after(&mut self, reply: &Reply) {
         if matches!(reply, Reply::Thawed { .. } | Reply::Failed(_)) && !self.anything_frozen() {
+            let _ = reach!("withdraw.before");
             let _ = self.set_ours(false);
+            let _ = reach!("withdraw.after");
         }
     }
 
@@ -412,8 +425,9 @@ impl<'socket> Guard<'socket> {
         if !readable {
             return Event::Nothing;
         }
-        match receive_from(self.socket) {
+        match receive_from(self.socket, MsgFlags::MSG_DONTWAIT) {
             Ok(Some(request)) => Event::Request(request),
+            Err(error) if is_for_later(&error) => Event::Nothing,
             Ok(None) | Err(_) => Event::End,
         }
     }
@@ -440,13 +454,15 @@ impl<'socket> Guard<'socket> {
     }
 
     fn wait_for_progress(&self, limit: Duration) {
+        self.board.guard_works();
         let mut fds = [PollFd::new(self.workers.progress().as_fd(), PollFlags::POLLIN)];
-        let _ = poll(&mut fds, timeout(limit.min(TICK)));
+        poll_or_pause(&mut fds, timeout(limit.min(TICK)));
         let _ = self.workers.progress().read();
     }
 
     /// Sleeps until anything happens; true if the socket says something.
     fn poll(&self, on_socket: PollFlags, limit: Duration) -> bool {
+        self.board.guard_works();
         let input = PollFlags::POLLIN;
         let progress = self.workers.progress().as_fd();
         // A sentinel that is gone is no news twice: its pidfd stays readable.
@@ -458,8 +474,9 @@ impl<'socket> Guard<'socket> {
             PollFd::new(self.timer.as_fd(), input),
             PollFd::new(progress, input),
         ];
-        let _ = poll(&mut fds, timeout(limit));
-        let said = fds[0].any().unwrap_or(false);
+        let looked = poll_or_pause(&mut fds, timeout(limit));
+        // Where `poll` fails, the socket itself is asked.
+        let said = !looked || fds[0].any().unwrap_or(false);
         let _ = self.workers.progress().read();
         said
     }
@@ -475,11 +492,17 @@ impl<'socket> Guard<'socket> {
             Some(by_another)
         } else if passed() {
             Some(Abort::DeadlinePassed)
-        } else if self.sentinel.is_gone() {
+        } else if self.sentinel.is_gone() || self.sentinel_fails() {
             Some(Abort::SentinelLost)
         } else {
             None
         }
+    }
+
+    /// While something is frozen, a sentinel that was stopped or starves is as good as none.
+    fn sentinel_fails(&self) -> bool {
+        !self.board.all_idle()
+            && (self.sentinel.is_lost() || self.board.sentinel_silent_for() > PEER_SILENCE)
     }
 
     fn agent_is_gone(&self) -> bool {
@@ -491,8 +514,9 @@ impl<'socket> Guard<'socket> {
     /// Undoes everything and goes, however long it takes: as long as a freeze is in flight, nobody
     /// else can thaw what it will leave.
     fn leave(&mut self) {
+        let _ = reach!("disarm.before");
         let mut told = false;
-        while !self.thaw_everything(THAW_LIMIT).is_empty() {
+        while !self.thaw_everything(last_thaw_limit()).is_empty() && !skips!("sweep") {
             if !told {
                 let left =
                     (0..self.workers.len()).filter(|i| self.workers.may_be_frozen(*i)).collect();
@@ -509,21 +533,39 @@ impl<'socket> Guard<'socket> {
             // What they hold is tied to them, as a session is to the agent.
             process::kill_remains();
         }
-        let _ = FreezeRecord::remove(&self.plan.run_dir);
-        self.board.set_disarmed();
+        // One that it cannot remove, the sentinel may.
+        if FreezeRecord::remove(&self.plan.run_dir).is_ok() {
+            self.board.set_disarmed();
+        }
         self.sentinel.continue_if_stopped();
-        if self.sentinel.is_gone()
+        // One that is killed at this moment is in its cgroup until its last thread has ended.
+        if (self.sentinel.is_gone()
+            || (self.sentinel.is_dying() && self.sentinel.is_gone_within(AGENT_END)))
             && let Some(cgroup) = &self.plan.sentinel_cgroup
         {
-            let _ = fs::remove_dir(cgroup);
+            cgroup::remove(cgroup);
         }
         self.reply(&Reply::Done);
+        let _ = reach!("disarm.after");
     }
 
     fn reply(&self, reply: &Reply) {
-        // An agent that cannot be told is gone or stopped; the board tells the rest.
-        let _ = send_to(self.socket, reply);
+        if send_to(self.socket, reply).is_err() {
+            // An agent that cannot be told is gone, or would wait for this answer until its deadline:
+            // the end of the conversation it hears.
+            let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Both);
+        }
     }
+}
+
+/// A test may want a guard that thaws once and goes, to see that this is noticed.
+fn last_thaw_limit() -> Duration {
+    if skips!("sweep") { TICK } else { THAW_LIMIT }
+}
+
+/// Nothing was said, or nothing could be heard just now.
+fn is_for_later(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
 fn timeout(limit: Duration) -> PollTimeout {

@@ -1,7 +1,7 @@
 //! What agent, guard and sentinel say to each other: one JSON document in one packet.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
 use nix::errno::Errno;
@@ -9,6 +9,7 @@ use nix::sys::socket::{MsgFlags, recv, send};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::Aftercare;
 use crate::journal::ProcessId;
 use crate::plan::FileSystem;
 use crate::sys::guardproc::{MAX_FDS_IN_MESSAGE, receive_message, send_message};
@@ -20,6 +21,9 @@ pub(crate) const MAX_MESSAGE: usize = 4096;
 pub(crate) const GUARD_NAME: &str = "stillpoint-guard";
 /// Name (argv 0) of a sentinel process.
 pub(crate) const SENTINEL_NAME: &str = "stillpoint-sentinel";
+/// Name (argv 0) of the process that a sentinel starts to undo what a dead agent left with
+/// applications.
+pub(crate) const RECOVERY_NAME: &str = "stillpoint-recovery";
 /// Name (argv 0) of the child that touches a file system that may be frozen, to see if it comes back.
 pub(crate) const TOUCH_NAME: &str = "stillpoint-touch";
 
@@ -40,6 +44,20 @@ pub(crate) struct Arm {
     /// Of the sentinel, once it is known.
     pub(crate) sentinel_cgroup: Option<PathBuf>,
     pub(crate) file_systems: Vec<FileSystem>,
+    /// What the sentinel does for applications if the agent dies.
+    pub(crate) aftercare: Option<Aftercare>,
+}
+
+/// What agent and service say first. They must be of one version: what follows is no interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Hello {
+    pub(crate) version: String,
+}
+
+impl Hello {
+    pub(crate) fn ours() -> Self {
+        Self { version: env!("CARGO_PKG_VERSION").to_owned() }
+    }
 }
 
 /// From the agent to the guard.
@@ -96,6 +114,8 @@ pub(crate) enum FailureKind {
     NotThawed,
     /// The journal cannot be written.
     Journal,
+    /// The sentinel shares the agent's cgroup: one kill could end both.
+    SharedCgroup,
     /// What the other side said makes no sense.
     Protocol,
 }
@@ -126,17 +146,29 @@ pub(crate) fn send_to(socket: impl AsFd, message: &impl Serialize) -> io::Result
     let raw = socket.as_fd().as_raw_fd();
     if serde_json::to_writer(&mut rest, message).is_ok() {
         let length = 512 - rest.len();
-        send(raw, &buffer[..length], flags)?;
+        send_whole(raw, &buffer[..length], flags)
     } else {
-        send(raw, &serde_json::to_vec(message)?, flags)?;
+        send_whole(raw, &serde_json::to_vec(message)?, flags)
     }
-    Ok(())
+}
+
+/// One packet is sent whole or not at all.
+fn send_whole(socket: RawFd, packet: &[u8], flags: MsgFlags) -> io::Result<()> {
+    loop {
+        match send(socket, packet, flags) {
+            Err(Errno::EINTR) => {}
+            result => return result.map(drop).map_err(io::Error::from),
+        }
+    }
 }
 
 /// Receives one message; `None` at the end of the conversation.
-pub(crate) fn receive_from<M: DeserializeOwned>(socket: impl AsFd) -> io::Result<Option<M>> {
+pub(crate) fn receive_from<M: DeserializeOwned>(
+    socket: impl AsFd,
+    flags: MsgFlags,
+) -> io::Result<Option<M>> {
     let mut buffer = [0_u8; MAX_MESSAGE];
-    let length = recv(socket.as_fd().as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+    let length = recv(socket.as_fd().as_raw_fd(), &mut buffer, flags)?;
     if length == 0 {
         return Ok(None);
     }

@@ -1,4 +1,4 @@
-//! Starting guard and sentinel: this binary again, under another name.
+//! Starting guard, sentinel and recovery: this binary again, under another name.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,7 +12,7 @@ use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, getsockopt, socketpair, sockopt::SockType as TypeOf,
 };
 
-use super::protocol::{GUARD_NAME, SENTINEL_NAME, TOUCH_NAME};
+use super::protocol::{GUARD_NAME, RECOVERY_NAME, SENTINEL_NAME, TOUCH_NAME};
 use crate::hook::compile::COMPILER_NAME;
 use crate::sys::guardproc::{close_all_from, pidfd_open, take_stdin};
 
@@ -35,9 +35,17 @@ pub(crate) struct Started {
 /// Starts this binary again under another name, with a socket as its standard input (the one
 /// descriptor that can be handed over without a moment in which another thread's child inherits it).
 pub(crate) fn start(name: &str) -> io::Result<Started> {
+    start_with(name, std::iter::empty())
+}
+
+/// As [`start`], with these variables as its whole environment.
+pub(crate) fn start_with<'a>(
+    name: &str,
+    environment: impl Iterator<Item = (&'a str, &'a Path)>,
+) -> io::Result<Started> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
-    let child = command(name).stdin(theirs).spawn()?;
+    let child = command(name).envs(environment).stdin(theirs).spawn()?;
     let pid = child.id();
     // Before anything can reap it, so that the number is still its own.
     let pidfd = pidfd_open(pid)?;
@@ -55,6 +63,10 @@ pub(crate) fn command(name: &str) -> Command {
 pub(crate) fn command_of(program: &Path, name: &str) -> Command {
     let mut command = Command::new(program);
     command.arg0(name).env_clear().current_dir("/").stdout(Stdio::null()).stderr(Stdio::null());
+    #[cfg(feature = "failpoints")]
+    command.envs(
+        std::env::var_os(crate::failpoint::VARIABLE).map(|plan| (crate::failpoint::VARIABLE, plan)),
+    );
     command
 }
 
@@ -68,9 +80,11 @@ pub(crate) fn reap(mut child: Child) -> io::Result<()> {
 #[expect(clippy::exit, reason = "a process with a role ends here; its caller's main must not run")]
 pub(crate) fn enter() {
     ENTERED.store(true, Ordering::Relaxed);
+    #[cfg(feature = "failpoints")]
+    arm_failpoints();
     let Some(name) = std::env::args_os().next() else { return };
     if name == TOUCH_NAME {
-        std::process::exit(crate::freeze::touch_stdin());
+        std::process::exit(crate::freeze::ask_of_stdin());
     }
     // Whoever started it: it gives up its privileges before it reads a byte.
     if name == COMPILER_NAME {
@@ -79,6 +93,7 @@ pub(crate) fn enter() {
     let run = match name.to_str() {
         Some(GUARD_NAME) => super::process::run,
         Some(SENTINEL_NAME) => super::sentinel::run,
+        Some(RECOVERY_NAME) => crate::sequence::recover::run_as_a_process,
         _ => return,
     };
     // A program of that name that somebody else started is not one of ours.
@@ -87,6 +102,19 @@ pub(crate) fn enter() {
     }
     let result = close_all_from(3).and_then(|()| take_stdin()).and_then(run);
     std::process::exit(i32::from(result.is_err()));
+}
+
+/// Only what runs a sequence has places to stop at: not the children that touch or compile.
+#[cfg(feature = "failpoints")]
+fn arm_failpoints() {
+    let name = std::env::args_os().next().unwrap_or_default();
+    match name.to_str() {
+        Some(GUARD_NAME) => crate::failpoint::armed::begin("guard"),
+        Some(SENTINEL_NAME) => crate::failpoint::armed::begin("sentinel"),
+        Some(RECOVERY_NAME) => crate::failpoint::armed::begin("recovery"),
+        Some(TOUCH_NAME | COMPILER_NAME) => {}
+        _ => crate::failpoint::armed::begin("agent"),
+    }
 }
 
 fn stdin_is_our_socket() -> bool {

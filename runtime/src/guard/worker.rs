@@ -15,6 +15,7 @@ use nix::unistd::syncfs;
 
 use super::board::{Board, State};
 use super::harden::{STACK_BYTES, favour_this_thread, prefer_this_thread};
+use crate::failpoint::{reach, skips};
 use crate::sys::fsfreeze;
 use crate::time::monotonic_ns;
 
@@ -48,6 +49,8 @@ struct Shared {
     posts: Vec<Post>,
     /// Whoever finishes a freeze while this is set undoes it at once.
     cancelled: AtomicBool,
+    /// Nobody commands any more: threads end once they have nothing to thaw.
+    ended: AtomicBool,
     /// The process that froze is gone with all its threads: what it has left is all there now.
     freezer_gone: AtomicBool,
     /// Counts finished jobs, to wake the commanding thread.
@@ -111,9 +114,15 @@ impl Workers {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let posts = mounts.iter().map(|_| Post::default()).collect();
         let progress = EventFd::from_flags(flags)?;
-        let (cancelled, freezer_gone) = (AtomicBool::new(false), AtomicBool::new(false));
-        let shared = Shared { board, mounts, posts, cancelled, freezer_gone, progress };
-        let shared = Arc::new(shared);
+        let shared = Arc::new(Shared {
+            board,
+            mounts,
+            posts,
+            cancelled: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            freezer_gone: AtomicBool::new(false),
+            progress,
+        });
         for index in 0..shared.mounts.len() {
             let shared = Arc::clone(&shared);
             spawn(format!("thaw-{index}"), move || shared.run_thawer(index))?;
@@ -177,6 +186,15 @@ impl Workers {
     }
 }
 
+impl Drop for Workers {
+    /// Lets the thawing threads go, and the mounts with them: a service outlives many runs. One that
+    /// still has something to thaw does that first. Freezing threads belong to guards, which end.
+    fn drop(&mut self) {
+        self.shared.ended.store(true, SeqCst);
+        self.shared.posts.iter().for_each(|post| post.thawer.put(()));
+    }
+}
+
 impl Shared {
     fn run_freezer(&self, index: usize) {
         favour_this_thread();
@@ -184,7 +202,8 @@ impl Shared {
         loop {
             match post.freezer.take() {
                 Job::Sync => {
-                    let result = syncfs(&self.mounts[index]);
+                    let result = reach!("sync.before").and_then(|()| syncfs(&self.mounts[index]));
+                    let _ = reach!("sync.after");
                     post.sync_errno.store(result.err().map_or(0, |errno| errno as i32), SeqCst);
                 }
                 Job::Cycle => self.freeze(index, true),
@@ -204,9 +223,16 @@ impl Shared {
             return;
         }
         slot.freeze_begins(monotonic_ns());
-        let result = fsfreeze::freeze(&self.mounts[index]);
+        let place = |edge| match (thaw_at_once, edge) {
+            (true, "before") => reach!("rehearse.before"),
+            (true, _) => reach!("rehearse.after"),
+            (false, "before") => reach!("freeze.before"),
+            (false, _) => reach!("freeze.after"),
+        };
+        let result = place("before").and_then(|()| fsfreeze::freeze(&self.mounts[index]));
+        let _ = place("after");
         slot.freeze_ended(monotonic_ns(), result);
-        if result.is_ok() && (thaw_at_once || self.given_up()) {
+        if result.is_ok() && (thaw_at_once || (self.given_up() && !skips!("sweep"))) {
             self.thaw(index);
         }
     }
@@ -217,6 +243,9 @@ impl Shared {
             self.posts[index].thawer.take();
             self.sweep(index);
             let _ = self.progress.write(1);
+            if self.ended.load(SeqCst) {
+                return;
+            }
         }
     }
 
@@ -231,7 +260,7 @@ impl Shared {
             if last_time && slot.thaw_error().is_none() {
                 slot.settle();
             }
-            if !self.may_be_frozen(index) {
+            if !self.may_be_frozen(index) || skips!("sweep") {
                 return;
             }
             thread::sleep(pause);
@@ -245,8 +274,9 @@ impl Shared {
             return;
         }
         slot.thaw_begins(monotonic_ns());
-        let result = fsfreeze::thaw(&self.mounts[index]);
+        let result = reach!("thaw.before").and_then(|()| fsfreeze::thaw(&self.mounts[index]));
         slot.thaw_ended(monotonic_ns(), result);
+        let _ = reach!("thaw.after");
     }
 
     fn may_be_frozen(&self, index: usize) -> bool {

@@ -3,7 +3,7 @@
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-use super::since_v0_1_0::{EXPORT, IMPORTS, VERSION};
+use super::since_v0_1_0::{EXPORT, IMPORTS, VERSION, calls, served, serves};
 use super::text::{LONGEST_MESSAGE, clean, visible};
 use crate::capability::wasi;
 
@@ -49,7 +49,7 @@ fn check_header(bytes: &[u8]) -> Result<(), NotAHook> {
         (Some(MAGIC), Some(COMPONENT)) => Ok(()),
         (Some(MAGIC), Some(CORE_MODULE)) => not_a_hook(
             "it is a core WebAssembly module, not a component",
-            "turn it into a component: `stillpoint`'s Rust hooks with `cargo xtask hook`, any other with `wasm-tools component new module.wasm -o hook.wasm`",
+            "turn it into a component: `stillpoint hook build module.wasm`",
         ),
         (Some(MAGIC), Some(_)) => not_a_hook(
             "it is WebAssembly of a version that is not known here",
@@ -82,7 +82,7 @@ fn check_imports(engine: &Engine, component: &Component) -> Result<(), NotAHook>
     let foreign: Vec<&str> = ty
         .imports(engine)
         .map(|(name, _)| name)
-        .filter(|name| !IMPORTS.contains(name) && !wasi::is_minimal(name))
+        .filter(|name| !serves(name) && !wasi::is_minimal(name))
         .collect();
     let Some(first) = foreign.first() else {
         return Ok(());
@@ -90,8 +90,8 @@ fn check_imports(engine: &Engine, component: &Component) -> Result<(), NotAHook>
     let names = foreign.join(", ");
     if first.starts_with("stillpoint:hook/") {
         return not_a_hook(
-            format!("it imports {names}, and this stillpoint serves {VERSION}"),
-            "build it against that version of the contract, or update stillpoint",
+            format!("it imports {names}, and this stillpoint serves {}", served()),
+            build_against(),
         );
     }
     if foreign.iter().any(|name| name.starts_with("wasi:")) {
@@ -104,23 +104,30 @@ fn check_imports(engine: &Engine, component: &Component) -> Result<(), NotAHook>
     }
     not_a_hook(
         format!("it imports {names}, which no hook gets"),
-        format!("import only {}", IMPORTS.join(", ")),
+        format!("import only {} of version {VERSION}", IMPORTS.join(", ")),
+    )
+}
+
+/// The next step of an author whose component is for another version.
+fn build_against() -> String {
+    format!(
+        "build it against version {VERSION} of the contract (hooks-sdk/wit), or update stillpoint"
     )
 }
 
 fn check_exports(engine: &Engine, component: &Component) -> Result<(), NotAHook> {
     let ty = component.component_type();
     let names: Vec<&str> = ty.exports(engine).map(|(name, _)| name).collect();
-    if names.contains(&EXPORT) {
+    if names.iter().any(|name| calls(name)) {
         return Ok(());
     }
     match names.iter().find(|name| name.starts_with("stillpoint:hook/lifecycle")) {
         Some(other) => not_a_hook(
-            format!("it exports {other}, and this stillpoint serves {VERSION}"),
-            "build it against that version of the contract, or update stillpoint",
+            format!("it exports {other}, and this stillpoint serves {}", served()),
+            build_against(),
         ),
         None => not_a_hook(
-            format!("it does not export {EXPORT}, so it is no hook"),
+            format!("it does not export {EXPORT}@{VERSION}, so it is no hook"),
             "build it for the world `hook` of the package stillpoint:hook",
         ),
     }

@@ -16,6 +16,7 @@ use crate::capability::kv::{KvHost, KvStates};
 use crate::capability::process::{Call, Output, ProcessError, ProcessHost, ProgramRegistry};
 use crate::capability::registry::SessionRegistry;
 use crate::capability::sql::{Refusal, SqlHost};
+use crate::capability::stage::Stage;
 use crate::capability::{Denial, Powers};
 use crate::config::grants::Limits;
 use crate::time::Deadline;
@@ -46,6 +47,8 @@ pub struct RunContext {
     pub logs: HookLogs,
     /// What hooks keep from run to run.
     pub kv: KvStates,
+    /// Only in a test of a hook: what stands between it and its servers.
+    pub(crate) stage: Option<Arc<dyn Stage>>,
 }
 
 impl RunContext {
@@ -60,6 +63,7 @@ impl RunContext {
             programs: ProgramRegistry::default(),
             logs: HookLogs::default(),
             kv: KvStates::default(),
+            stage: None,
         }
     }
 }
@@ -139,8 +143,9 @@ impl HostState {
         resources.set_max_capacity(limits.connections + spare);
         let name = identity.name.clone();
         let kv = KvHost::new(name.clone(), Arc::clone(&powers), run.kv.clone());
-        let sql = SqlHost::new(name.clone(), Arc::clone(&powers), run.sessions.clone());
-        let process = ProcessHost::new(name, powers, run.programs.clone());
+        let (sessions, stage) = (run.sessions.clone(), run.stage.clone());
+        let sql = SqlHost::new(name.clone(), Arc::clone(&powers), sessions, stage.clone());
+        let process = ProcessHost::new(name, powers, run.programs.clone(), stage);
         Self {
             memory,
             resources,

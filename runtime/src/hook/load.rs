@@ -127,7 +127,7 @@ impl HookStore {
                 }
             },
         )?;
-        let powers = powers.at(self.paths());
+        let powers = powers.at(self.state_paths());
         let ready = self.ready(&installed, &component, powers.wasi()).map_err(in_store)?;
         let said = describe(self.engine(), &ready, Deadline::after(VALIDATE)).await;
         if !said.is_ok_and(|said| is_as_recorded(&said, &installed.description)) {

@@ -16,6 +16,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+pub mod build;
 pub mod bundle;
 pub mod cancel;
 pub(crate) mod compile;
@@ -32,9 +33,11 @@ mod limiter;
 mod load;
 mod logs;
 pub mod oci;
+pub mod scaffold;
 mod schema;
 mod since_v0_1_0;
 mod store;
+pub mod testkit;
 pub(crate) mod text;
 mod toolchain;
 pub mod vetting;

@@ -1,5 +1,8 @@
-//! The contract `stillpoint:hook@0.1.0`. Translates, and decides nothing: every check is in
-//! [`crate::capability`], for this version and the ones to come.
+//! The contract `stillpoint:hook`, since 0.1.0: every version of 0.1. Translates, and decides nothing:
+//! every check is in [`crate::capability`], for these versions and the ones to come.
+//!
+//! Within 0.1 imports only grow (hooks-sdk/wit; ADR 23), so the newest text is linked, and a component
+//! that was built against an older one finds all that it imports.
 
 use std::time::Duration;
 
@@ -16,23 +19,57 @@ use crate::capability::sql::{Flavour, Refusal, SqlError, SqlSession, Value, clam
 use crate::consistency::Level;
 use crate::manifest::{MetadataEntry, MetadataValue};
 
-/// What this version of the contract may import, and what it must export.
+/// The published versions that are served here, oldest first. Each has its text in hooks-sdk/wit.
+pub(super) const VERSIONS: [&str; 2] = ["0.1.0", "0.1.1"];
+/// The newest of them.
+pub(super) const VERSION: &str = "0.1.1";
+/// What a component may import.
 pub(super) const IMPORTS: [&str; 6] = [
-    "stillpoint:hook/types@0.1.0",
-    "stillpoint:hook/sql@0.1.0",
-    "stillpoint:hook/process@0.1.0",
-    "stillpoint:hook/kv@0.1.0",
-    "stillpoint:hook/run@0.1.0",
-    "stillpoint:hook/log@0.1.0",
+    "stillpoint:hook/types",
+    "stillpoint:hook/sql",
+    "stillpoint:hook/process",
+    "stillpoint:hook/kv",
+    "stillpoint:hook/run",
+    "stillpoint:hook/log",
 ];
-/// See [`IMPORTS`].
-pub(super) const EXPORT: &str = "stillpoint:hook/lifecycle@0.1.0";
-/// The contract's version.
-pub(super) const VERSION: &str = "0.1.0";
+/// What it must export.
+pub(super) const EXPORT: &str = "stillpoint:hook/lifecycle";
+
+/// True if an import is one of ours, in a version that is served.
+pub(super) fn serves(import: &str) -> bool {
+    is_of(import, &IMPORTS)
+}
+
+/// True if an export makes a component a hook of a version that is served.
+pub(super) fn calls(export: &str) -> bool {
+    is_of(export, &[EXPORT])
+}
+
+fn is_of(name: &str, interfaces: &[&str]) -> bool {
+    let Some((interface, version)) = name.split_once('@') else { return false };
+    interfaces.contains(&interface) && VERSIONS.contains(&version)
+}
+
+/// The versions that are served, for people.
+pub(super) fn served() -> String {
+    format!("{} to {VERSION}", VERSIONS[0])
+}
+
+/// The version that a component with these imports was built for; one that imports nothing, for the
+/// first.
+pub(super) fn built_for(imports: &[String]) -> &'static str {
+    let ours = |version: &str| {
+        let import = |import: &String| {
+            serves(import) && import.split_once('@').is_some_and(|(_, of)| of == version)
+        };
+        imports.iter().any(import)
+    };
+    VERSIONS.into_iter().rev().find(|version| ours(version)).unwrap_or(VERSIONS[0])
+}
 
 mod bindings {
     wasmtime::component::bindgen!({
-        path: "../hooks-sdk/wit/since_v0_1_0",
+        path: "../hooks-sdk/wit/since_v0_1_1",
         world: "hook",
         imports: {
             "stillpoint:hook/sql": async | trappable,
@@ -168,6 +205,8 @@ impl sql::HostConnection for HostState {
         let engine = match info.flavour {
             Flavour::Mysql => sql::Engine::Mysql,
             Flavour::Mariadb => sql::Engine::Mariadb,
+            Flavour::Postgresql => sql::Engine::Postgresql,
+            Flavour::Redis => sql::Engine::Other,
         };
         Ok(sql::ServerInfo { engine, version: info.version.clone() })
     }
@@ -268,6 +307,15 @@ impl kv::Host for HostState {
     async fn delete(&mut self, key: String) -> wasmtime::Result<Result<(), kv::Error>> {
         self.count_call()?;
         self.change(&key, None).await
+    }
+
+    async fn keys(&mut self) -> wasmtime::Result<Result<Vec<String>, kv::Error>> {
+        self.count_call()?;
+        let keys = match self.check_phase("no state may be read or kept") {
+            Ok(()) => self.kv.keys(self.clock.deadline).await,
+            Err(denial) => Err(denial.into()),
+        };
+        Ok(keys.map_err(|refused| self.refused(refused)))
     }
 }
 
@@ -421,7 +469,9 @@ impl From<exported::Frozen> for Quiesced {
     fn from(frozen: exported::Frozen) -> Self {
         let level = match frozen.consistency {
             types::Consistency::Application => Level::Application,
-            types::Consistency::Crash | types::Consistency::None => Level::Crash,
+            // As if it were not there: the frozen file systems are worth what they are worth.
+            types::Consistency::None => Level::FileSystem,
+            types::Consistency::Crash => Level::Crash,
         };
         Self { level, metadata: all(frozen.metadata) }
     }

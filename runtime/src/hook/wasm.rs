@@ -56,6 +56,14 @@ const MOST_PATHS: usize = 1024;
 /// As the kernel: a longer path leads nowhere.
 const LONGEST_PATH: usize = 4096;
 
+/// What is said of a guest that the host stopped.
+const STOPPED: &str = "its instance was stopped and its sessions were closed";
+
+/// True if the phase failed because the host stopped the guest, and not by the guest's own word.
+pub(super) fn was_stopped(failure: &HookFailure) -> bool {
+    failure.kind == HookFailureKind::Trapped || failure.message.ends_with(STOPPED)
+}
+
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// A component as one run uses it.
@@ -413,7 +421,7 @@ fn trapped(message: String) -> Stopped {
 fn at_its_limit(what: String, hint: String) -> Stopped {
     Stopped {
         kind: HookFailureKind::Limit,
-        message: format!("{what}; its instance was stopped and its sessions were closed"),
+        message: format!("{what}; {STOPPED}"),
         hint: Some(hint),
     }
 }
@@ -421,7 +429,7 @@ fn at_its_limit(what: String, hint: String) -> Stopped {
 fn out_of_time(what: &str) -> Stopped {
     Stopped {
         kind: HookFailureKind::Timeout,
-        message: format!("{what}; its instance was stopped and its sessions were closed"),
+        message: format!("{what}; {STOPPED}"),
         hint: Some(
             "give this phase more time in stillpoint.toml, or report it to the hook's author"
                 .into(),

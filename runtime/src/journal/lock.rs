@@ -1,19 +1,33 @@
 //! One run at a time, and the agent's part of the journal.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
+use crate::file_lock::FileLock;
 use crate::script::ScriptSettings;
+use crate::time::Deadline;
 
 use super::{
     BegunHook, HookEntry, JournalError, LeftHook, ProcessId, RunRecord, boot_id, prepare_directory,
 };
+
+/// How long a start waits for a recovery that is at work. Scripts may take longer; then the start is
+/// refused, and told why.
+const RECOVERY_PATIENCE: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// What the run's id of a recovery begins with.
+const RECOVERY: &str = "recovery-of-";
+
+/// The run's id of the recovery that a sentinel starts.
+pub(crate) fn recovery_of(run_id: &str) -> String {
+    format!("{RECOVERY}{run_id}")
+}
 
 /// Who holds the lock: the content of the lock file.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -27,7 +41,7 @@ struct Holder {
 #[derive(Debug)]
 #[must_use = "the run is locked only as long as this lives"]
 pub struct RunLock {
-    _file: Flock<File>,
+    _file: FileLock,
     run_dir: PathBuf,
     record: RunRecord,
 }
@@ -49,10 +63,12 @@ impl RunLock {
             .mode(0o600)
             .open(&path)
             .map_err(JournalError::file("open", &path))?;
-        let mut file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        let mut file = match FileLock::try_new(file) {
             Ok(file) => file,
-            Err((file, Errno::EWOULDBLOCK)) => return Err(in_progress(file)),
-            Err((_, errno)) => return Err(JournalError::file("lock", &path)(errno.into())),
+            Err((file, TryLockError::WouldBlock)) => return Err(in_progress(file)),
+            Err((_, TryLockError::Error(error))) => {
+                return Err(JournalError::file("lock", &path)(error));
+            }
         };
         let record = RunRecord {
             run_id: run_id.to_owned(),
@@ -65,6 +81,45 @@ impl RunLock {
         };
         write_holder(&mut file, &record).map_err(JournalError::file("write", &path))?;
         Ok(Self { _file: file, run_dir: run_dir.to_owned(), record })
+    }
+
+    /// As [`RunLock::acquire`]; if the sentinel of a run that died has it, waits for it up to 30 s.
+    ///
+    /// # Errors
+    /// As [`RunLock::acquire`].
+    pub async fn acquire_after_recovery(
+        run_dir: &Path,
+        run_id: &str,
+    ) -> Result<Self, JournalError> {
+        Self::acquire_while(run_dir, run_id, RECOVERY_PATIENCE, is_recovery).await
+    }
+
+    /// As [`RunLock::acquire`], trying for this long.
+    pub(crate) async fn acquire_within(
+        run_dir: &Path,
+        run_id: &str,
+        limit: Duration,
+    ) -> Result<Self, JournalError> {
+        Self::acquire_while(run_dir, run_id, limit, |_, _| true).await
+    }
+
+    async fn acquire_while(
+        run_dir: &Path,
+        run_id: &str,
+        limit: Duration,
+        is_waited_for: fn(&str, u32) -> bool,
+    ) -> Result<Self, JournalError> {
+        let patience = Deadline::after(limit);
+        loop {
+            match Self::acquire(run_dir, run_id) {
+                Err(JournalError::RunInProgress { run_id, pid, .. })
+                    if is_waited_for(&run_id, pid) && !patience.has_passed() =>
+                {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                result => return result,
+            }
+        }
     }
 
     /// The directory that is locked.
@@ -123,6 +178,11 @@ impl RunLock {
         }
         self.record.save(&self.run_dir)
     }
+}
+
+/// A recovery, or somebody who has not written down yet who he is: the name is that of the dead.
+fn is_recovery(run_id: &str, pid: u32) -> bool {
+    run_id.starts_with(RECOVERY) || ProcessId::of(pid).is_none()
 }
 
 fn write_holder(file: &mut File, record: &RunRecord) -> std::io::Result<()> {

@@ -5,6 +5,7 @@
 //! | `lock` | the agent's, `flock`ed for the life of a run | which run it is |
 //! | `run.json` | the agent's | hooks begun and not yet finished, with those of earlier runs that died |
 //! | `kv/` | the agent's | what hooks changed in their state and is not on a disk yet |
+//! | `recovered.json` | the recovery's | what a sentinel had undone after an agent's death, until somebody is told |
 //! | `freeze.json` | the guard's | file systems that may be frozen by us, `rcu_expedited` before us |
 //!
 //! Every file is written (to a new name, then renamed) *before* the act that it announces, and none
@@ -23,10 +24,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::exit_code::ExitCode;
+use crate::failpoint::reach;
 
 pub use lock::RunLock;
+pub(crate) use lock::recovery_of;
 pub use process::ProcessId;
-pub use record::{BegunHook, FreezeRecord, FrozenEntry, HookEntry, LeftHook, RunRecord};
+pub use record::{
+    BegunHook, FreezeRecord, FrozenEntry, HookEntry, LeftHook, RecoveryRecord, RunRecord,
+};
 
 /// What went wrong with the journal or the lock.
 #[derive(Debug, thiserror::Error)]
@@ -138,6 +143,7 @@ pub fn prepare_directory(run_dir: &Path) -> Result<(), JournalError> {
 fn write(path: &Path, record: &impl Serialize) -> Result<(), JournalError> {
     let new = path.with_extension("new");
     let put = || -> io::Result<()> {
+        reach!("journal.before")?;
         let mut file = fs::OpenOptions::new()
             .write(true)
             .create(true)
@@ -147,7 +153,9 @@ fn write(path: &Path, record: &impl Serialize) -> Result<(), JournalError> {
         file.write_all(&serde_json::to_vec(record)?)?;
         fs::rename(&new, path)
     };
-    put().map_err(JournalError::file("write", path))
+    put().map_err(JournalError::file("write", path))?;
+    let _ = reach!("journal.after");
+    Ok(())
 }
 
 /// Reads a record; `None` if there is none.

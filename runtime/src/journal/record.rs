@@ -1,4 +1,4 @@
-//! The two records of the journal.
+//! The records of the journal.
 
 use std::path::{Path, PathBuf};
 
@@ -111,6 +111,68 @@ impl RunRecord {
     /// If the file is there and cannot be removed.
     pub fn remove(run_dir: &Path) -> Result<(), JournalError> {
         super::remove(&Self::path(run_dir))
+    }
+}
+
+/// `recovered.json`: what was undone, right after an agent's death, by a process that nobody watched.
+/// It stays until the next start, or an operator, has been told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RecoveryRecord {
+    /// What, one thing in each; the last death is the last.
+    pub entries: Vec<RecoveryEntry>,
+}
+
+/// One thing in a [`RecoveryRecord`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RecoveryEntry {
+    /// The run whose agent died.
+    pub run_id: String,
+    /// When this was done, RFC 3339, UTC.
+    pub at: String,
+    /// What was done, in words.
+    pub done: String,
+}
+
+impl RecoveryRecord {
+    /// How many things are remembered; older ones are forgotten.
+    const MOST: usize = 64;
+
+    fn path(run_dir: &Path) -> PathBuf {
+        run_dir.join("recovered.json")
+    }
+
+    /// What nobody has been told yet.
+    ///
+    /// # Errors
+    /// If the file is there and cannot be read.
+    pub fn load(run_dir: &Path) -> Result<Option<Self>, JournalError> {
+        super::read(&Self::path(run_dir))
+    }
+
+    pub(crate) fn add(run_dir: &Path, run_id: &str, done: Vec<String>) -> Result<(), JournalError> {
+        if done.is_empty() {
+            return Ok(());
+        }
+        let at = jiff::Timestamp::now().to_string();
+        let entry = |done| RecoveryEntry { run_id: run_id.to_owned(), at: at.clone(), done };
+        let before = Self::load(run_dir)?.map(|record| record.entries).unwrap_or_default();
+        let mut entries: Vec<_> = before.into_iter().chain(done.into_iter().map(entry)).collect();
+        entries.drain(..entries.len().saturating_sub(Self::MOST));
+        super::write(&Self::path(run_dir), &Self { entries })
+    }
+
+    pub(crate) fn remove(run_dir: &Path) -> Result<(), JournalError> {
+        super::remove(&Self::path(run_dir))
+    }
+
+    /// In words.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let line =
+            |entry: &RecoveryEntry| format!("{} (by its sentinel, {})", entry.done, entry.at);
+        self.entries.iter().map(line).collect()
     }
 }
 

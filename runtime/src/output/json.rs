@@ -1,7 +1,7 @@
 //! One JSON document per command. The schemas are checked in: `docs/<command>.schema.json`.
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::consistency::Level;
 use crate::exit_code::ExitCode;
@@ -85,7 +85,7 @@ pub struct BundleDocument {
 }
 
 /// What went wrong.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ErrorDocument {
     /// In which step, if in one.
@@ -174,12 +174,7 @@ impl From<&Failure> for RunDocument {
             exit_code: failure.exit_code() as u8,
             level: None,
             state: failure.state.to_string(),
-            error: Some(ErrorDocument {
-                during: Some(failure.during.to_string()),
-                message: failure.cause.to_string(),
-                causes: chain(std::error::Error::source(&failure.cause)),
-                hint: failure.hint(),
-            }),
+            error: Some(ErrorDocument::of_failure(failure)),
             problems: failure.state.not_released.clone(),
             steps: failure.steps.clone(),
             manifest: None,
@@ -195,13 +190,25 @@ impl FailureDocument {
             schema_version: SCHEMA_VERSION,
             exit_code: exit_code as u8,
             state: "file systems running, nothing was touched".into(),
-            error: ErrorDocument {
-                during: None,
-                message: error.to_string(),
-                causes: chain(error.source()),
-                hint,
-            },
+            error: ErrorDocument::new(error, hint),
         }
+    }
+}
+
+impl ErrorDocument {
+    /// Of a run that failed.
+    #[must_use]
+    pub fn of_failure(failure: &Failure) -> Self {
+        Self {
+            during: Some(failure.during.to_string()),
+            ..Self::new(&failure.cause, failure.hint())
+        }
+    }
+
+    /// Of an error outside a run.
+    #[must_use]
+    pub fn new(error: &dyn std::error::Error, hint: Option<String>) -> Self {
+        Self { during: None, message: error.to_string(), causes: chain(error.source()), hint }
     }
 }
 

@@ -5,9 +5,12 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::failpoint::reach_step;
 use crate::manifest::{StepRecord, StepResult};
 use crate::plan::Plan;
 use crate::time::monotonic_ns;
+
+use super::{Request, spans};
 
 /// The steps of a run, in order.
 #[derive(
@@ -118,6 +121,22 @@ pub(super) struct Running {
     step: Step,
     subject: Option<String>,
     began_ns: u64,
+    span: tracing::Span,
+}
+
+impl Running {
+    /// Ends its span with it.
+    fn ended(self, ended_ns: u64, result: StepResult, detail: Option<String>) -> StepRecord {
+        let Self { step, subject, began_ns, span } = self;
+        let record =
+            StepRecord { step: step.to_string(), subject, began_ns, ended_ns, result, detail };
+        spans::ended(&span, &record);
+        record
+    }
+}
+
+fn of_hooks(none: bool, result: StepResult) -> (StepResult, Option<String>) {
+    if none { (StepResult::Skipped, Some("no hook".to_owned())) } else { (result, None) }
 }
 
 /// Keeps every step with its times, and tells the observer.
@@ -127,12 +146,14 @@ pub(super) struct Recorder {
     steps: Vec<StepRecord>,
     warnings: Vec<String>,
     began_ns: u64,
+    span: tracing::Span,
 }
 
 impl Recorder {
-    pub(super) fn new(observer: std::sync::Arc<dyn Observer>) -> Self {
+    pub(super) fn new(request: &Request) -> Self {
         Self {
-            observer,
+            observer: request.observer.clone(),
+            span: spans::of_run(request),
             steps: Vec::with_capacity(64),
             warnings: Vec::new(),
             began_ns: monotonic_ns(),
@@ -142,7 +163,16 @@ impl Recorder {
     pub(super) fn begin(&self, step: Step, subject: Option<&str>) -> Running {
         let subject = subject.map(str::to_owned);
         self.observer.event(Event::Began { step, subject: subject.clone() });
-        Running { step, subject, began_ns: monotonic_ns() }
+        if subject.is_none() {
+            reach_step!(step, "before");
+        }
+        let span = spans::of_step(&self.span, step, subject.as_deref());
+        Running { step, subject, began_ns: monotonic_ns(), span }
+    }
+
+    /// As [`Recorder::begin`], for a step whose end is told by [`Recorder::hooks_did`].
+    pub(super) fn announce(&self, step: Step) {
+        self.observer.event(Event::Began { step, subject: None });
     }
 
     pub(super) fn planned(&self, plan: &Plan) {
@@ -155,10 +185,34 @@ impl Recorder {
 
     /// A step of hooks ended; without hooks there was nothing to do.
     pub(super) fn hooks_done(&mut self, running: Running, none: bool, result: StepResult) {
-        if none {
-            return self.end(running, StepResult::Skipped, Some("no hook".to_owned()));
+        let (result, detail) = of_hooks(none, result);
+        self.end(running, result, detail);
+    }
+
+    /// The same for one that is told later than it happened: it began with the first of these and
+    /// ended with the last.
+    pub(super) fn hooks_did(
+        &mut self,
+        step: Step,
+        none: bool,
+        result: StepResult,
+        parts: &[StepRecord],
+    ) {
+        let began_ns = parts.iter().map(|part| part.began_ns).min();
+        let ended_ns = parts.iter().map(|part| part.ended_ns).max();
+        let (result, detail) = of_hooks(none, result);
+        for part in parts {
+            self.push(part.clone());
         }
-        self.end(running, result, None);
+        let now = monotonic_ns();
+        self.push(StepRecord {
+            step: step.to_string(),
+            subject: None,
+            began_ns: began_ns.unwrap_or(now),
+            ended_ns: ended_ns.unwrap_or(now),
+            result,
+            detail,
+        });
     }
 
     pub(super) fn failed(&mut self, running: Running, detail: impl Into<Option<String>>) {
@@ -166,19 +220,20 @@ impl Recorder {
     }
 
     pub(super) fn end(&mut self, running: Running, result: StepResult, detail: Option<String>) {
-        let Running { step, subject, began_ns } = running;
-        self.push(StepRecord {
-            step: step.to_string(),
-            subject,
-            began_ns,
-            ended_ns: monotonic_ns(),
-            result,
-            detail,
-        });
+        if running.subject.is_none() {
+            reach_step!(running.step, "after");
+        }
+        let record = running.ended(monotonic_ns(), result, detail);
+        self.keep(record);
     }
 
     /// A step whose times were taken elsewhere (in the guard, inside a hook's task).
     pub(super) fn push(&mut self, record: StepRecord) {
+        spans::tell(&self.span, &record);
+        self.keep(record);
+    }
+
+    fn keep(&mut self, record: StepRecord) {
         self.observer.event(Event::Ended(record.clone()));
         self.steps.push(record);
     }
@@ -187,6 +242,11 @@ impl Recorder {
         let warning = warning.into();
         self.observer.event(Event::Warning(warning.clone()));
         self.warnings.push(warning);
+    }
+
+    /// The span of the run.
+    pub(super) fn span(&self) -> &tracing::Span {
+        &self.span
     }
 
     pub(super) fn steps(&self) -> &[StepRecord] {

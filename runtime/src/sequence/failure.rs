@@ -9,7 +9,7 @@ use crate::freeze::RecoverError;
 use crate::guard::{Break, GuardError};
 use crate::hook::{HookFailure, HookFailureKind, Phase};
 use crate::journal::JournalError;
-use crate::manifest::StepRecord;
+use crate::manifest::{FileSystemRecord, StepRecord};
 use crate::plan::PlanError;
 use crate::provider::ProviderError;
 
@@ -30,6 +30,10 @@ pub struct Failure {
     pub steps: Vec<StepRecord>,
     /// What happened that the operator should know.
     pub warnings: Vec<String>,
+    /// What kept the run from a higher level until then.
+    pub reasons: Vec<Reason>,
+    /// What was frozen, and thawed again.
+    pub file_systems: Vec<FileSystemRecord>,
 }
 
 /// Why a run failed.
@@ -190,10 +194,14 @@ impl Failure {
     /// What the operator can do next.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
-        if self.state.maybe_frozen.is_empty() {
+        if !self.state.maybe_frozen.is_empty() {
+            return Some("run `stillpoint thaw` now, then `stillpoint status`".into());
+        }
+        if self.state.not_released.is_empty() {
             return self.cause.hint();
         }
-        Some("run `stillpoint thaw` now, then `stillpoint status`".into())
+        let recover = "`stillpoint recover`, or the next run, undoes what a hook could not";
+        Some(self.cause.hint().map_or_else(|| recover.into(), |hint| format!("{hint}; {recover}")))
     }
 }
 

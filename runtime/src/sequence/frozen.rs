@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use crate::consistency::{Level, ReasonCode};
 use crate::exit_code::ExitCode;
+use crate::failpoint::reach_step;
 use crate::guard::{Freeze, GuardError, Thaw};
 use crate::hook::Outcome;
-use crate::manifest::{StepRecord, StepResult};
+use crate::manifest::{FileSystemRecord, StepRecord, StepResult};
+use crate::plan::Plan;
 use crate::provider::{CreatedGroup, ProviderError};
 use crate::time::{Deadline, monotonic_ns};
 
@@ -61,7 +63,9 @@ impl Frozen {
     /// what there is of the group removed by then.
     pub async fn snapshot(mut self) -> Result<Snapshotted, Failure> {
         let sent_ns = monotonic_ns();
+        reach_step!(Step::Snapshot, "before");
         let asked = self.ask().await;
+        reach_step!(Step::Snapshot, "after");
         let request = Request { sent_ns, fixed_ns: monotonic_ns() };
         match asked {
             Ok(created) => {
@@ -112,11 +116,17 @@ impl Frozen {
         push_window(&mut held.run.recorder, &thawed, snapshot);
         let mut state = held.run.release_hooks(&mut held.hooks, Outcome::Failed).await;
         match thawed {
-            Thawing::Done(guard, _) => {
+            Thawing::Done(guard, thaw) => {
+                held.run.file_systems = records(&held.plan, &thaw);
                 disarm(*guard, &mut held.run.recorder).await;
                 held.run.keep_state().await;
             }
-            Thawing::Nothing => held.run.keep_state().await,
+            Thawing::Nothing => {
+                if let Some(guard) = held.guard.take() {
+                    disarm(guard, &mut held.run.recorder).await;
+                }
+                held.run.keep_state().await;
+            }
             Thawing::Failed(error) => {
                 held.run.recorder.warn(format!("thaw: {error}"));
                 note_frozen(&mut state, &Cause::Guard(error));
@@ -139,8 +149,11 @@ impl Snapshotted {
         let snapshot = request.step(StepResult::Done, created.id.clone());
         push_window(&mut held.run.recorder, &thawed, snapshot);
         let (guard, thaw) = match thawed {
-            Thawing::Nothing => (None, None),
-            Thawing::Done(guard, thaw) => (Some(*guard), Some(thaw)),
+            Thawing::Nothing => (held.guard.take(), None),
+            Thawing::Done(guard, thaw) => {
+                held.run.file_systems = records(&held.plan, &thaw);
+                (Some(*guard), Some(thaw))
+            }
             Thawing::Failed(error) => {
                 let mut state = held.run.release_hooks(&mut held.hooks, Outcome::Failed).await;
                 let cause = Cause::Guard(error);
@@ -205,10 +218,15 @@ enum Thawing {
 async fn thaw(freeze: Option<Freeze>) -> Thawing {
     match freeze {
         None => Thawing::Nothing,
-        Some(freeze) => match freeze.thaw().await {
-            Ok((guard, thaw)) => Thawing::Done(Box::new(guard), thaw),
-            Err(error) => Thawing::Failed(error),
-        },
+        Some(freeze) => {
+            reach_step!(Step::Thaw, "before");
+            let thawed = freeze.thaw().await;
+            reach_step!(Step::Thaw, "after");
+            match thawed {
+                Ok((guard, thaw)) => Thawing::Done(Box::new(guard), thaw),
+                Err(error) => Thawing::Failed(error),
+            }
+        }
     }
 }
 
@@ -227,6 +245,26 @@ fn push_window(recorder: &mut Recorder, thawed: &Thawing, snapshot: StepRecord) 
         times().map(|t| t.thaw_began_ns).min(),
         times().map(|t| t.thawed_ns).max(),
     ));
+}
+
+/// What was frozen, and thawed again.
+fn records(plan: &Plan, thaw: &Thaw) -> Vec<FileSystemRecord> {
+    let thawed = plan.file_systems.iter().zip(&thaw.file_systems);
+    thawed
+        .map(|(fs, thawed)| FileSystemRecord {
+            superblock: fs.superblock,
+            mount_point: fs.mount_point.clone(),
+            fs_type: fs.fs_type.clone(),
+            disks: fs.disks.clone(),
+            wave: fs.wave,
+            freeze_began_ns: thawed.times.freeze_began_ns,
+            frozen_ns: thawed.times.frozen_ns,
+            thaw_began_ns: thawed.times.thaw_began_ns,
+            thawed_ns: thawed.times.thawed_ns,
+            thawed_by_us: thawed.thawed_by_us,
+            writable_after: !thawed.turned_read_only,
+        })
+        .collect()
 }
 
 fn step(step: Step, began_ns: Option<u64>, ended_ns: Option<u64>) -> StepRecord {

@@ -1,23 +1,30 @@
 //! The hooks of one run, as a set: quiesced in the declared order, released in reverse.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::watch;
 
 use crate::config::grants::OnFailure;
 use crate::consistency::{Level, Reason, ReasonCode};
+use crate::failpoint::{reach_step, skips};
 use crate::hook::{Hook, HookFailure, HookFailureKind, Outcome, Prepared};
 use crate::journal::{BegunHook, JournalError};
 use crate::manifest::{HookRecord, MetadataEntry, MetadataValue, StepRecord, StepResult};
 use crate::time::{Deadline, monotonic_ns};
 
 use super::events::{Recorder, Step};
+use super::order::waves;
 
 /// The key under which a hook says for how long it had held its application when `pre-freeze`
 /// returned (hooks-sdk/wit, `frozen`).
 const HELD_BEFORE_FREEZE: &str = "held-before-freeze-ns";
+
+/// From when on it is worth telling that an application was held because another hook was slow.
+const WAITED_LONG: Duration = Duration::from_secs(1);
 
 /// A hook, and its place in the run.
 #[derive(Debug)]
@@ -66,6 +73,8 @@ struct Entry {
     /// `pre-freeze` was called, whatever came of it: it must be released.
     attempted: bool,
     quiesced: bool,
+    /// When `pre-freeze` returned.
+    answered_ns: Option<u64>,
     /// From when to when it held its application.
     held: Option<(u64, u64)>,
     record: HookRecord,
@@ -79,6 +88,12 @@ impl Entry {
             module: self.record.digest.clone(),
             grant: self.planned.hook.grant_file().map(Path::to_owned),
         }
+    }
+
+    /// False if the hook says that nobody waits for it.
+    fn holds(&self) -> bool {
+        let said = self.record.metadata.iter().find(|entry| entry.key == HELD_BEFORE_FREEZE);
+        said.is_none_or(|entry| entry.value != MetadataValue::Integer(0))
     }
 
     /// Such a hook may keep state from `prepare` on, and is finished at the next start if it dies.
@@ -132,7 +147,15 @@ impl HookSet {
                     released: false,
                     metadata: Vec::new(),
                 };
-                Entry { planned, wave, attempted: false, quiesced: false, held: None, record }
+                Entry {
+                    planned,
+                    wave,
+                    attempted: false,
+                    quiesced: false,
+                    answered_ns: None,
+                    held: None,
+                    record,
+                }
             })
             .collect();
         entries.sort_by(|a, b| (a.wave, &a.record.name).cmp(&(b.wave, &b.record.name)));
@@ -192,7 +215,8 @@ impl HookSet {
         for Done { index, began_ns, ended_ns, result } in done {
             let entry = &self.entries[index];
             let detail = result.as_ref().map(|p| p.summary.clone()).map_err(ToString::to_string);
-            record_hook(recorder, Step::Prepare, &entry.record.name, (began_ns, ended_ns), &detail);
+            let times = (began_ns, ended_ns);
+            recorder.push(record_of(Step::Prepare, &entry.record.name, times, &detail));
             match result {
                 Ok(found) => prepared.push((entry.record.name.clone(), found)),
                 Err(failure) => match reason_to_go_on(entry.planned.on_failure, &failure) {
@@ -219,7 +243,8 @@ impl HookSet {
     }
 
     /// Quiesces wave by wave, in parallel within a wave. On an error, hooks that were asked stay in
-    /// the set, to be released.
+    /// the set, to be released; those that had not answered yet are given up at once, because
+    /// whoever waits for them waits with its own application held.
     pub(super) async fn quiesce(
         &mut self,
         deadline: Deadline,
@@ -230,133 +255,260 @@ impl HookSet {
     ) -> Result<(), super::Cause> {
         let last = self.entries.iter().map(|entry| entry.wave).max().unwrap_or(0);
         for wave in 0..=last {
+            let began_ns = monotonic_ns();
             for entry in self.entries.iter_mut().filter(|entry| entry.wave == wave) {
                 begun(entry.begun())?;
-                entry.attempted = true;
             }
-            let members = self.entries.iter_mut().enumerate().filter(|(_, e)| e.wave == wave);
-            let done = join_all(members.map(async |(index, entry)| {
-                let deadline = entry.planned.deadline(deadline);
-                Done::by(index, entry.planned.hook.pre_freeze(deadline)).await
-            }))
-            .await;
+            let members = self.entries.iter_mut().filter(|entry| entry.wave == wave);
+            let mut asked: FuturesUnordered<_> =
+                members.map(|entry| quiesce_one(entry, deadline, release_budget)).collect();
             let mut fatal = None;
-            for Done { index, began_ns, ended_ns, result } in done {
-                let entry = &mut self.entries[index];
-                let detail = result.as_ref().map(|_| String::new()).map_err(ToString::to_string);
-                record_hook(
-                    recorder,
-                    Step::Quiesce,
-                    &entry.record.name,
-                    (began_ns, ended_ns),
-                    &detail,
-                );
-                match result {
-                    Ok(quiesced) => {
-                        entry.quiesced = true;
-                        let since_ns = held_since((began_ns, ended_ns), &quiesced.metadata);
-                        entry.held = Some((since_ns, since_ns));
-                        entry.record.level = quiesced.level;
-                        entry.record.metadata = quiesced.metadata;
-                        reasons.extend(hook_lowered(&entry.record));
-                    }
-                    Err(failure) => match reason_to_go_on(entry.planned.on_failure, &failure) {
-                        Some(reason) => {
-                            reasons.extend(reason);
-                            release_one(entry, Outcome::Aborted, release_budget, recorder).await;
-                        }
-                        None => fatal = fatal.or(Some(failure)),
-                    },
+            while fatal.is_none()
+                && let Some(answer) = asked.next().await
+            {
+                for record in answer.records {
+                    recorder.push(record);
                 }
+                for warning in answer.warnings {
+                    recorder.warn(warning);
+                }
+                reasons.extend(answer.reasons);
+                fatal = answer.fatal;
             }
+            drop(asked);
             if let Some(failure) = fatal {
+                self.record_given_up((wave, began_ns), &failure.hook, recorder);
                 return Err(failure.into());
             }
+            self.tell_who_waited_for_whom(wave, recorder);
         }
         Ok(())
     }
 
-    /// Each quiesced hook proves that it still is. What cannot be proved lowers the level.
-    pub(super) async fn confirm(
-        &mut self,
-        deadline: Deadline,
-        recorder: &mut Recorder,
-        reasons: &mut Vec<Reason>,
-    ) -> Vec<HookFailure> {
-        let members = self.entries.iter_mut().enumerate().filter(|(_, entry)| entry.quiesced);
-        let done = join_all(members.map(async |(index, entry)| {
-            Done::by(index, entry.planned.hook.confirm(deadline)).await
-        }))
-        .await;
-        let mut failures = Vec::new();
-        for Done { index, began_ns, ended_ns, result } in done {
-            let entry = &mut self.entries[index];
-            let detail = result.as_ref().map(|()| String::new()).map_err(ToString::to_string);
-            record_hook(recorder, Step::Confirm, &entry.record.name, (began_ns, ended_ns), &detail);
-            entry.record.confirmed = result.is_ok();
-            if let Err(failure) = result {
-                reasons.push(Reason {
-                    limits_to: Level::FileSystem,
-                    code: ReasonCode::NotConfirmed,
-                    detail: failure.to_string(),
-                    disks: Vec::new(),
-                });
-                failures.push(failure);
-            }
+    fn record_given_up(&self, (wave, began_ns): (usize, u64), why: &str, recorder: &mut Recorder) {
+        let given_up = self.entries.iter().filter(|e| e.wave == wave && e.answered_ns.is_none());
+        for entry in given_up {
+            let detail = Err(format!("given up, because hook {why} had failed"));
+            let times = (began_ns, monotonic_ns());
+            recorder.push(record_of(Step::Quiesce, &entry.record.name, times, &detail));
         }
-        failures
     }
 
-    /// Releases, in reverse, every hook that was asked to quiesce; then `finish`, for every hook.
-    /// What fails is told, and does not keep the others from being released.
+    /// An application that was held only because another hook of its wave took long need not have
+    /// been: its hook could have come later.
+    fn tell_who_waited_for_whom(&self, wave: usize, recorder: &mut Recorder) {
+        let answered = || {
+            let members = self.entries.iter().filter(|entry| entry.wave == wave);
+            members.filter_map(|entry| Some((entry, entry.answered_ns?)))
+        };
+        let Some((slowest, end_ns)) = answered().max_by_key(|(_, answered_ns)| *answered_ns) else {
+            return;
+        };
+        for (entry, answered_ns) in answered().filter(|(entry, _)| entry.quiesced && entry.holds())
+        {
+            let waited = Duration::from_nanos(end_ns.saturating_sub(answered_ns));
+            if waited >= WAITED_LONG {
+                let (name, slow) = (&entry.record.name, &slowest.record.name);
+                recorder.warn(format!(
+                    "hook {name} held its application for {:.1} s only because hook {slow} took so \
+                     long to quiesce; with after = [\"{slow}\"] in hooks.d/{name}.toml it would come last",
+                    waited.as_secs_f64()
+                ));
+            }
+        }
+    }
+
+    /// Each quiesced hook proves that it still is, and is then released: nobody waits for another's
+    /// proof. What cannot be proved lowers the level.
+    pub(super) async fn confirm_and_release(
+        &mut self,
+        confirm: Duration,
+        release: Duration,
+        reasons: &mut Vec<Reason>,
+    ) -> Ended {
+        reach_step!(Step::Confirm, "before");
+        if !self.entries.iter().any(|entry| entry.quiesced) {
+            between_proof_and_release();
+        }
+        let ended = self.end(Outcome::Captured, Some(confirm), release).await;
+        reasons.extend(ended.unproved.iter().map(|failure| Reason {
+            limits_to: Level::FileSystem,
+            code: ReasonCode::NotConfirmed,
+            detail: failure.to_string(),
+            disks: Vec::new(),
+        }));
+        ended
+    }
+
+    /// Releases every hook that was asked to quiesce; then `finish`, for every hook. What fails is
+    /// told, and does not keep the others from being released.
     pub(super) async fn release(
         &mut self,
         outcome: Outcome,
         budget: Duration,
         recorder: &mut Recorder,
     ) -> Vec<String> {
-        let last = self.entries.iter().map(|entry| entry.wave).max().unwrap_or(0);
-        let mut failures = Vec::new();
-        for wave in (0..=last).rev() {
-            let members = self.entries.iter_mut().filter(|e| e.wave == wave && !e.record.released);
-            let ended = join_all(members.map(async |entry| {
-                let began_ns = monotonic_ns();
-                let name = entry.record.name.clone();
-                let attempted = entry.attempted;
-                (name, began_ns, attempted, release(entry, outcome, budget).await)
-            }))
-            .await;
-            for (name, began_ns, attempted, result) in ended {
-                if attempted || result.is_err() {
-                    let detail = result.as_ref().map(|()| String::new()).map_err(Clone::clone);
-                    record_hook(
-                        recorder,
-                        Step::Release,
-                        &name,
-                        (began_ns, monotonic_ns()),
-                        &detail,
-                    );
-                }
-                failures.extend(result.err());
-            }
+        let ended = self.end(outcome, None, budget).await;
+        for record in ended.releases {
+            recorder.push(record);
         }
-        failures
+        ended.not_released
+    }
+
+    /// In reverse: a hook waits until all those are released that were quiesced after it by the
+    /// declared order. For one whose quiescing failed nobody waits: nothing of it is in order.
+    async fn end(
+        &mut self,
+        outcome: Outcome,
+        confirm: Option<Duration>,
+        release: Duration,
+    ) -> Ended {
+        let last = self.entries.iter().map(|entry| entry.wave).max().unwrap_or(0);
+        let mut held = vec![0_usize; last + 1];
+        for entry in self.entries.iter().filter(|entry| entry.quiesced) {
+            held[entry.wave] += 1;
+        }
+        let held = watch::Sender::new(held);
+        let members = self.entries.iter_mut().rev().filter(|entry| !entry.record.released);
+        let mut done =
+            join_all(members.map(|entry| end_one(entry, outcome, confirm, release, &held))).await;
+        done.reverse();
+
+        let mut ended = Ended::default();
+        for one in done {
+            ended.not_released.extend(one.not_released);
+            ended.releases.extend(one.release);
+            let Some((record, unproved)) = one.confirm else { continue };
+            ended.confirms.push(record);
+            ended.unproved.extend(unproved);
+        }
+        ended
     }
 }
 
-async fn release_one(
+/// What came of the end of all hooks.
+#[derive(Debug, Default)]
+pub(super) struct Ended {
+    /// Who could not prove that it had been quiesced all the time.
+    pub(super) unproved: Vec<HookFailure>,
+    /// What could not be released, and why.
+    pub(super) not_released: Vec<String>,
+    /// The proofs, to be recorded.
+    pub(super) confirms: Vec<StepRecord>,
+    /// The releases, to be recorded.
+    pub(super) releases: Vec<StepRecord>,
+}
+
+/// What one hook came to when it was asked to quiesce.
+#[derive(Default)]
+struct Answer {
+    records: Vec<StepRecord>,
+    warnings: Vec<String>,
+    reasons: Vec<Reason>,
+    fatal: Option<HookFailure>,
+}
+
+/// One that fails, and that the run can do without, is released here, while the others go on.
+async fn quiesce_one(entry: &mut Entry, deadline: Deadline, release_budget: Duration) -> Answer {
+    entry.attempted = true;
+    let deadline = entry.planned.deadline(deadline);
+    let began_ns = monotonic_ns();
+    let result = entry.planned.hook.pre_freeze(deadline).await;
+    let ended_ns = monotonic_ns();
+    entry.answered_ns = Some(ended_ns);
+    let detail = result.as_ref().map(|_| String::new()).map_err(ToString::to_string);
+    let name = entry.record.name.clone();
+    let mut answer = Answer::default();
+    answer.records.push(record_of(Step::Quiesce, &name, (began_ns, ended_ns), &detail));
+    match result {
+        Ok(quiesced) => {
+            entry.quiesced = true;
+            let since_ns = held_since((began_ns, ended_ns), &quiesced.metadata);
+            entry.held = Some((since_ns, since_ns));
+            entry.record.level = quiesced.level;
+            entry.record.metadata = quiesced.metadata;
+            answer.reasons.extend(hook_lowered(&entry.record));
+        }
+        Err(failure) => match reason_to_go_on(entry.planned.on_failure, &failure) {
+            Some(reason) => {
+                answer.reasons.extend(reason);
+                let began_ns = monotonic_ns();
+                let released = release(entry, Outcome::Aborted, release_budget).await;
+                let detail = released.clone().map(|()| String::new());
+                let times = (began_ns, monotonic_ns());
+                answer.records.push(record_of(Step::Release, &name, times, &detail));
+                answer.warnings.extend(released.err());
+            }
+            None => answer.fatal = Some(failure),
+        },
+    }
+    answer
+}
+
+/// What one hook came to at its end.
+struct EndOfOne {
+    confirm: Option<(StepRecord, Option<HookFailure>)>,
+    release: Option<StepRecord>,
+    not_released: Option<String>,
+}
+
+async fn end_one(
     entry: &mut Entry,
     outcome: Outcome,
+    confirm: Option<Duration>,
     budget: Duration,
-    recorder: &mut Recorder,
-) {
-    let began_ns = monotonic_ns();
-    let result = release(entry, outcome, budget).await;
-    let detail = result.as_ref().map(|()| String::new()).map_err(Clone::clone);
-    record_hook(recorder, Step::Release, &entry.record.name, (began_ns, monotonic_ns()), &detail);
-    if let Err(failure) = result {
-        recorder.warn(failure);
+    held: &watch::Sender<Vec<usize>>,
+) -> EndOfOne {
+    let name = entry.record.name.clone();
+    let (quiesced, wave) = (entry.quiesced, entry.wave);
+    let confirm = match confirm.filter(|_| quiesced) {
+        Some(confirm) => Some(confirm_one(entry, Deadline::after(confirm)).await),
+        None => None,
+    };
+    if confirm.is_some() {
+        between_proof_and_release();
     }
+    if quiesced {
+        let later_are_released = |held: &Vec<usize>| held.iter().skip(wave + 1).all(|n| *n == 0);
+        // The sender lives as long as all of these: it cannot fail.
+        let _ = held.subscribe().wait_for(later_are_released).await;
+    }
+    let began_ns = monotonic_ns();
+    let attempted = entry.attempted;
+    let result = release(entry, outcome, budget).await;
+    if quiesced {
+        held.send_modify(|held| {
+            if let Some(count) = held.get_mut(wave) {
+                *count -= 1;
+            }
+        });
+    }
+    let detail = result.clone().map(|()| String::new());
+    let times = (began_ns, monotonic_ns());
+    let record = || record_of(Step::Release, &name, times, &detail);
+    EndOfOne {
+        confirm,
+        release: (attempted || result.is_err()).then(record),
+        not_released: result.err(),
+    }
+}
+
+/// Where a test stops a run whose applications are still held, with all said.
+fn between_proof_and_release() {
+    reach_step!(Step::Confirm, "after");
+    reach_step!(Step::Release, "before");
+}
+
+async fn confirm_one(entry: &mut Entry, deadline: Deadline) -> (StepRecord, Option<HookFailure>) {
+    let began_ns = monotonic_ns();
+    let result = match skips!("confirm") {
+        true => Ok(()),
+        false => entry.planned.hook.confirm(deadline).await,
+    };
+    let times = (began_ns, monotonic_ns());
+    entry.record.confirmed = result.is_ok();
+    let detail = result.as_ref().map(|()| String::new()).map_err(ToString::to_string);
+    (record_of(Step::Confirm, &entry.record.name, times, &detail), result.err())
 }
 
 /// `post-thaw` if it was asked to quiesce, then `finish`, always.
@@ -429,66 +581,22 @@ fn hook_lowered(record: &HookRecord) -> Option<Reason> {
     })
 }
 
-fn record_hook(
-    recorder: &mut Recorder,
+fn record_of(
     step: Step,
     name: &str,
     (began_ns, ended_ns): (u64, u64),
     detail: &Result<String, String>,
-) {
+) -> StepRecord {
     let (result, detail) = match detail {
         Ok(text) => (StepResult::Done, text),
         Err(text) => (StepResult::Failed, text),
     };
-    recorder.push(StepRecord {
+    StepRecord {
         step: step.to_string(),
         subject: Some(name.to_owned()),
         began_ns,
         ended_ns,
         result,
         detail: (!detail.is_empty()).then(|| detail.clone()),
-    });
-}
-
-/// The wave of each hook: one after the last of those it names.
-fn waves(hooks: &[PlannedHook]) -> Result<Vec<usize>, String> {
-    let index: BTreeMap<&str, usize> =
-        hooks.iter().enumerate().map(|(i, planned)| (planned.hook.name(), i)).collect();
-    let mut waves: Vec<Option<usize>> = vec![None; hooks.len()];
-    loop {
-        let mut progress = false;
-        for (i, planned) in
-            hooks.iter().enumerate().filter(|(i, _)| waves[*i].is_none()).collect::<Vec<_>>()
-        {
-            let mut wave = Some(0);
-            for name in &planned.after {
-                let Some(&before) = index.get(name.as_str()) else {
-                    return Err(format!(
-                        "hook {} is to run after {name}, but no hook of that name is configured",
-                        planned.hook.name()
-                    ));
-                };
-                wave = match (wave, waves[before]) {
-                    (Some(wave), Some(other)) => Some(wave.max(other + 1)),
-                    _ => None,
-                };
-            }
-            if wave.is_some() {
-                waves[i] = wave;
-                progress = true;
-            }
-        }
-        if waves.iter().all(Option::is_some) {
-            return Ok(waves.into_iter().flatten().collect());
-        }
-        if !progress {
-            let circle: Vec<_> = hooks
-                .iter()
-                .zip(&waves)
-                .filter(|(_, wave)| wave.is_none())
-                .map(|(planned, _)| planned.hook.name())
-                .collect();
-            return Err(format!("hooks wait for each other: {}", circle.join(", ")));
-        }
     }
 }

@@ -14,10 +14,12 @@ mod events;
 mod failure;
 mod frozen;
 mod hooks;
+mod order;
 mod prepared;
 mod quiesced;
-mod recover;
+pub(crate) mod recover;
 mod request;
+mod spans;
 mod thawed;
 
 pub use events::{Event, Observer, Silent, Step};
@@ -33,6 +35,7 @@ pub use thawed::{Released, Report, Thawed};
 use crate::consistency::{Level, Reason, level_after};
 use crate::hook::Outcome;
 use crate::journal::RunLock;
+use crate::manifest::FileSystemRecord;
 use crate::time::Deadline;
 
 use self::events::Recorder;
@@ -83,17 +86,23 @@ struct Run {
     started: jiff::Timestamp,
     /// Bytes of hooks' output that did not fit into memory.
     dropped_output: u64,
+    /// What was frozen, and thawed again.
+    file_systems: Vec<FileSystemRecord>,
 }
 
 impl Run {
     fn fail(self, during: Step, cause: impl Into<Cause>, state: MachineState) -> Failure {
-        Failure {
+        let failure = Failure {
             during,
             cause: cause.into(),
             state,
             steps: self.recorder.steps().to_vec(),
             warnings: self.recorder.warnings().to_vec(),
-        }
+            reasons: self.reasons,
+            file_systems: self.file_systems,
+        };
+        spans::failed(self.recorder.span(), &failure);
+        failure
     }
 
     /// Fails early when what is known already excludes the level that is required.
@@ -132,9 +141,13 @@ impl Run {
 
     /// Releases every hook that was asked to quiesce, finishes all, and says what came of it.
     async fn release_hooks(&mut self, hooks: &mut HookSet, outcome: Outcome) -> MachineState {
-        let attempted = hooks.attempted();
         let budget = self.request.deadlines.release;
         let not_released = hooks.release(outcome, budget, &mut self.recorder).await;
+        self.note_released(hooks, not_released)
+    }
+
+    /// Strikes hooks that are done with from the journal, and sums up.
+    fn note_released(&mut self, hooks: &HookSet, not_released: Vec<String>) -> MachineState {
         self.dropped_output += self.request.context.logs.forward();
         for name in hooks.finished() {
             if let Err(error) = self.lock.hook_finished(&name) {
@@ -142,7 +155,7 @@ impl Run {
             }
         }
         MachineState {
-            released: attempted.saturating_sub(not_released.len()),
+            released: hooks.attempted().saturating_sub(not_released.len()),
             not_released,
             ..MachineState::default()
         }

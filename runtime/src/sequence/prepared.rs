@@ -2,7 +2,8 @@
 
 use crate::config::grants::OnFailure;
 use crate::consistency::{Level, Reason, ReasonCode, level_after};
-use crate::guard::{self, ArmedGuard, GuardError, GuardOptions};
+use crate::failpoint::reach;
+use crate::guard::{self, Aftercare, ArmedGuard, GuardError, GuardOptions};
 use crate::hook::{Outcome, Prepared as HookPrepared};
 use crate::journal::RunLock;
 use crate::manifest::StepResult;
@@ -13,7 +14,7 @@ use crate::time::Deadline;
 use super::events::Recorder;
 use super::hooks::HookSet;
 use super::recover::{Aftermath, recover};
-use super::{Cause, Failure, MachineState, Quiesced, Request, Run, SnapshotState, Step};
+use super::{Cause, Failure, MachineState, Quiesced, Request, Run, SnapshotState, Step, spans};
 
 /// It is known what would be frozen. Nothing is held but the run's lock.
 #[derive(Debug)]
@@ -51,26 +52,39 @@ impl Planned {
     /// # Errors
     /// If another run is in progress, or what is asked for cannot be planned.
     pub async fn new(mut request: Request) -> Result<Self, Failure> {
-        let mut recorder = Recorder::new(request.observer.clone());
+        let mut recorder = Recorder::new(&request);
         let running = recorder.begin(Step::Plan, None);
         let hooks = std::mem::take(&mut request.hooks);
         let mut reasons = std::mem::take(&mut request.reasons);
         if hooks.is_empty() && level_after(&reasons) > Level::FileSystem {
             reasons.push(no_hook());
         }
-        let early = |cause: Cause, recorder: Recorder| Failure {
-            during: Step::Plan,
-            cause,
-            state: MachineState::default(),
-            steps: recorder.steps().to_vec(),
-            warnings: recorder.warnings().to_vec(),
+        let early = |cause: Cause, recorder: Recorder| {
+            let failure = Failure {
+                during: Step::Plan,
+                cause,
+                state: MachineState::default(),
+                steps: recorder.steps().to_vec(),
+                warnings: recorder.warnings().to_vec(),
+                reasons: Vec::new(),
+                file_systems: Vec::new(),
+            };
+            spans::failed(recorder.span(), &failure);
+            failure
         };
         let hooks = match HookSet::new(hooks) {
             Ok(hooks) => hooks,
             Err(order) => return Err(early(Cause::HookOrder(order), recorder)),
         };
-        let lock = match lock_and_recover(&request, &mut recorder).await {
-            Ok(lock) => lock,
+        let begun = match request.begun.take() {
+            Some(begun) => begun,
+            None => begin(&request).await,
+        };
+        let lock = match begun {
+            Ok(Begun { lock, recovered }) => {
+                recovered.into_iter().for_each(|line| recorder.warn(line));
+                lock
+            }
             Err(cause) => return Err(early(cause, recorder)),
         };
         let mut run = Run {
@@ -80,6 +94,7 @@ impl Planned {
             lock,
             started: jiff::Timestamp::now(),
             dropped_output: 0,
+            file_systems: Vec::new(),
         };
         match plan_disks(&run.request).await {
             Ok(plan) => {
@@ -157,7 +172,8 @@ impl Prepared {
     /// If a file system cannot be frozen, is frozen by somebody else, or a guard cannot be started.
     pub async fn rehearse(mut self) -> Result<Rehearsed, Failure> {
         if self.plan.file_systems.is_empty() {
-            return Ok(self.rehearsed(None));
+            let sentinel = self.arm_for_hooks().await;
+            return Ok(self.rehearsed(sentinel));
         }
         match self.arm_and_rehearse().await {
             Ok(guard) => Ok(self.rehearsed(Some(guard))),
@@ -165,15 +181,20 @@ impl Prepared {
         }
     }
 
+    /// Without a file system to freeze there are still applications that somebody has to release if
+    /// this process dies. A run does not fail over that: nothing is frozen, and the next start does it.
+    async fn arm_for_hooks(&mut self) -> Option<ArmedGuard> {
+        if self.hooks.is_empty() || !guard::spawn::has_entered() {
+            return None;
+        }
+        let options = GuardOptions { expedite_rcu: false, ..guard_options(&self.run.request) };
+        let armed = guard::arm(&[], options).await;
+        armed.inspect_err(|error| self.run.recorder.warn(format!("no sentinel: {error}"))).ok()
+    }
+
     async fn arm_and_rehearse(&mut self) -> Result<ArmedGuard, (Step, Cause)> {
         let Self { run, plan, .. } = self;
-        let options = GuardOptions {
-            run_id: run.request.context.run_id.clone(),
-            run_dir: run.request.run_dir.clone(),
-            window: run.request.deadlines.freeze,
-            expedite_rcu: run.request.expedite_rcu,
-            keep_warm: run.request.keep_warm,
-        };
+        let options = guard_options(&run.request);
         let fresh = Inventory::collect().and_then(|now| plan::still_valid(plan, &now));
         fresh.map_err(|error| (Step::Arm, error.into()))?;
 
@@ -288,8 +309,17 @@ pub(crate) async fn plan_disks(request: &Request) -> Result<Plan, Cause> {
     Ok(plan::plan(&inventory, &disks, &scope)?)
 }
 
-async fn lock_and_recover(request: &Request, recorder: &mut Recorder) -> Result<RunLock, Cause> {
-    let mut lock = RunLock::acquire(&request.run_dir, &request.context.run_id)?;
+/// A run that has the lock, on a machine that nobody has left unclean.
+#[derive(Debug)]
+pub(super) struct Begun {
+    lock: RunLock,
+    /// What was undone, or could not be.
+    recovered: Vec<String>,
+}
+
+pub(super) async fn begin(request: &Request) -> Result<Begun, Cause> {
+    let mut lock =
+        RunLock::acquire_after_recovery(&request.run_dir, &request.context.run_id).await?;
     let aftermath = Aftermath {
         paths: &request.paths,
         scripts: &request.scripts,
@@ -297,11 +327,31 @@ async fn lock_and_recover(request: &Request, recorder: &mut Recorder) -> Result<
         asked: false,
     };
     let recovered = recover(&mut lock, &aftermath).await?;
-    for line in recovered.done.into_iter().chain(recovered.left) {
-        recorder.warn(format!("an earlier run died: {line}"));
-    }
+    let lines = recovered.done.into_iter().chain(recovered.left);
+    let recovered = lines.map(|line| format!("an earlier run died: {line}")).collect();
     lock.scripts_are(&request.scripts);
-    Ok(lock)
+    Ok(Begun { lock, recovered })
+}
+
+fn guard_options(request: &Request) -> GuardOptions {
+    GuardOptions {
+        run_id: request.context.run_id.clone(),
+        run_dir: request.run_dir.clone(),
+        window: request.deadlines.freeze,
+        expedite_rcu: request.expedite_rcu,
+        keep_warm: request.keep_warm,
+        aftercare: Some(aftercare(request)),
+    }
+}
+
+/// What the sentinel has to know to have the applications released if this process dies.
+fn aftercare(request: &Request) -> Aftercare {
+    Aftercare {
+        root: request.paths.root().to_owned(),
+        scripts: request.scripts.clone(),
+        finish: request.deadlines.release,
+        credentials: std::env::var_os("CREDENTIALS_DIRECTORY").map(Into::into),
+    }
 }
 
 /// Nobody was asked, so nobody can have been quiesced.
@@ -336,10 +386,14 @@ fn check_paths(
             let owner = plan::find_owner(&inventory, plan, path)?;
             // Without a freeze the level says already that nothing is frozen.
             let covered = owner.in_snapshot && (owner.frozen || !run.request.scope.freeze);
-            if covered {
+            // What is not here is somewhere else: on another machine, or behind mounts of its own.
+            if covered && owner.exists {
                 continue;
             }
-            let why = owner.to_string();
+            let why = match owner.exists {
+                true => owner.to_string(),
+                false => format!("{owner}: the application sees other files than this machine has"),
+            };
             if hooks.on_failure(hook) == OnFailure::Abort {
                 return Err(Cause::DataNotInSnapshot {
                     hook: hook.clone(),
@@ -366,9 +420,11 @@ fn end_guard_step(
 }
 
 pub(super) async fn disarm(guard: ArmedGuard, recorder: &mut Recorder) {
+    let _ = reach!("disarm.before");
     if let Err(error) = guard.disarm().await {
         recorder.warn(format!("guard: {error}"));
     }
+    let _ = reach!("disarm.after");
 }
 
 pub(super) fn note_frozen(state: &mut MachineState, cause: &Cause) {

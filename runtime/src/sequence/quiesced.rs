@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::failpoint::reach_step;
 use crate::manifest::{StepRecord, StepResult};
 use crate::time::{Deadline, monotonic_ns};
 
@@ -30,10 +31,14 @@ impl Quiesced {
         }
         let window = Deadline::after(self.held.run.request.deadlines.freeze);
         let began_ns = monotonic_ns();
-        let Some(guard) = self.held.guard.take() else {
+        let nothing_to_freeze = self.held.plan.file_systems.is_empty();
+        let Some(guard) = self.held.guard.take_if(|_| !nothing_to_freeze) else {
             return Ok(Frozen { quiesced: self, freeze: None, window });
         };
-        match guard.freeze().await {
+        reach_step!(Step::Freeze, "before");
+        let frozen = guard.freeze().await;
+        reach_step!(Step::Freeze, "after");
+        match frozen {
             Ok(freeze) => Ok(Frozen { quiesced: self, freeze: Some(freeze), window }),
             Err((guard, error)) => {
                 self.held.guard = Some(guard);

@@ -11,8 +11,10 @@ use crate::plan::Scope;
 use crate::provider::Provider;
 use crate::script::ScriptSettings;
 
+use super::Cause;
 use super::events::{Observer, Silent};
 use super::hooks::PlannedHook;
+use super::prepared::{Begun, begin};
 
 /// What a run is asked to do.
 #[derive(Debug)]
@@ -47,6 +49,8 @@ pub struct Request {
     pub context: RunContext,
     /// Is told what happens.
     pub observer: Arc<dyn Observer>,
+    /// What came of [`Request::begin`], if it was called.
+    pub(super) begun: Option<Result<Begun, Cause>>,
 }
 
 impl Request {
@@ -70,6 +74,17 @@ impl Request {
             reasons: Vec::new(),
             context: RunContext::new(run_id, false, CancelToken::never()),
             observer: Arc::new(Silent),
+            begun: None,
         }
+    }
+
+    /// Takes the run's lock and cleans up after runs that died, which the run would do first. Called
+    /// before hooks are loaded: one with a broken grant must not keep others from being finished.
+    /// False if it failed; then the run fails, too, and says why.
+    pub async fn begin(&mut self) -> bool {
+        let begun = begin(self).await;
+        let can_run = begun.is_ok();
+        self.begun = Some(begun);
+        can_run
     }
 }

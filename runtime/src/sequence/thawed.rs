@@ -2,18 +2,16 @@
 
 use crate::consistency::{level_after, level_of_disk};
 use crate::exit_code::ExitCode;
+use crate::failpoint::reach_step;
 use crate::guard::Thaw;
-use crate::hook::Outcome;
-use crate::manifest::{
-    DiskRecord, FileSystemRecord, Manifest, SCHEMA_VERSION, StepResult, Timings,
-};
+use crate::manifest::{DiskRecord, Manifest, SCHEMA_VERSION, StepResult, Timings};
 use crate::provider::{CreatedGroup, Member};
 use crate::time::Deadline;
 
 use super::failure::SnapshotState;
 use super::frozen::Request;
 use super::prepared::{disarm, discard};
-use super::{Cause, Failure, MachineState, Rehearsed, Step};
+use super::{Cause, Failure, MachineState, Rehearsed, Step, spans};
 
 /// File systems run; applications are still quiesced.
 #[derive(Debug)]
@@ -57,17 +55,21 @@ impl Thawed {
     pub async fn release(self) -> Released {
         let Self { mut held, created, request, thaw } = self;
         let run = &mut held.run;
-        let running = run.recorder.begin(Step::Confirm, None);
-        let deadline = Deadline::after(run.request.deadlines.confirm);
-        let unproved = held.hooks.confirm(deadline, &mut run.recorder, &mut run.reasons).await;
+        let none = held.hooks.is_empty();
+        let deadlines = &run.request.deadlines;
+        let (confirm, release) = (deadlines.confirm, deadlines.release);
+        run.recorder.announce(Step::Confirm);
+        let ended = held.hooks.confirm_and_release(confirm, release, &mut run.reasons).await;
+        let unproved = ended.unproved;
         let result = if unproved.is_empty() { StepResult::Done } else { StepResult::Failed };
-        run.recorder.hooks_done(running, held.hooks.is_empty(), result);
+        run.recorder.hooks_did(Step::Confirm, none, result, &ended.confirms);
 
-        let running = run.recorder.begin(Step::Release, None);
-        let state = run.release_hooks(&mut held.hooks, Outcome::Captured).await;
+        let state = run.note_released(&held.hooks, ended.not_released);
         let released = state.not_released.is_empty();
         let result = if released { StepResult::Done } else { StepResult::UndoFailed };
-        run.recorder.hooks_done(running, held.hooks.is_empty(), result);
+        run.recorder.announce(Step::Release);
+        run.recorder.hooks_did(Step::Release, none, result, &ended.releases);
+        reach_step!(Step::Release, "after");
 
         let hold_ns = held.hooks.hold_ns();
         if let Some(guard) = held.guard.take() {
@@ -122,8 +124,10 @@ impl Released {
         }
         let read_only = |thaw: &Thaw| thaw.file_systems.iter().any(|fs| fs.turned_read_only);
         if self.thaw.as_ref().is_some_and(read_only) {
+            problems.extend(read_only_problems(&manifest));
             exit_code = ExitCode::CannotThaw;
         }
+        spans::succeeded(self.held.run.recorder.span(), &manifest);
         Ok(Report { manifest, exit_code, problems, state: self.state })
     }
 
@@ -140,7 +144,7 @@ impl Released {
             level: level_of_disk(&run.reasons, &disk.id),
             member: members.iter().find(|member| member.disk == disk.id).cloned(),
         });
-        let file_systems = self.file_system_records();
+        let file_systems = run.file_systems.clone();
         let window_ns = match (
             file_systems.iter().map(|fs| fs.freeze_began_ns).min(),
             file_systems.iter().map(|fs| fs.thawed_ns).max(),
@@ -174,24 +178,18 @@ impl Released {
             warnings: run.recorder.warnings().to_vec(),
         }
     }
+}
 
-    fn file_system_records(&self) -> Vec<FileSystemRecord> {
-        let Some(thaw) = &self.thaw else { return Vec::new() };
-        let thawed = self.held.plan.file_systems.iter().zip(&thaw.file_systems);
-        thawed
-            .map(|(fs, thawed)| FileSystemRecord {
-                superblock: fs.superblock,
-                mount_point: fs.mount_point.clone(),
-                fs_type: fs.fs_type.clone(),
-                disks: fs.disks.clone(),
-                wave: fs.wave,
-                freeze_began_ns: thawed.times.freeze_began_ns,
-                frozen_ns: thawed.times.frozen_ns,
-                thaw_began_ns: thawed.times.thaw_began_ns,
-                thawed_ns: thawed.times.thawed_ns,
-                thawed_by_us: thawed.thawed_by_us,
-                writable_after: !thawed.turned_read_only,
-            })
-            .collect()
-    }
+/// What an operator must hear first: a file system that cannot be written to any more, or that could
+/// not be looked at after the thaw.
+fn read_only_problems(manifest: &Manifest) -> impl Iterator<Item = String> {
+    let turned = manifest.file_systems.iter().filter(|fs| !fs.writable_after);
+    turned.map(|fs| {
+        format!(
+            "{} turned read-only, or its mount options could not be read after the thaw: see \
+             `grep {} /proc/self/mountinfo` and `dmesg`; a btrfs has to be unmounted and mounted again",
+            fs.mount_point.display(),
+            fs.mount_point.display()
+        )
+    })
 }

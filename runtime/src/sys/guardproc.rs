@@ -45,11 +45,14 @@ pub(crate) fn close_all_from(first: u32) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Real-time scheduling at the lowest real-time priority, for the calling thread.
+/// Of SCHED_FIFO, on Linux (`sched(7)`).
+const HIGHEST_PRIORITY: libc::c_int = 99;
+
+/// Real-time scheduling at the highest real-time priority, for the calling thread.
 pub(crate) fn run_at_realtime_priority() -> io::Result<()> {
-    let lowest = libc::sched_param { sched_priority: 1 };
+    let highest = libc::sched_param { sched_priority: HIGHEST_PRIORITY };
     // SAFETY: pid 0 is the calling thread; the struct lives through the call.
-    let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const lowest) };
+    let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const highest) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
@@ -116,6 +119,20 @@ pub(crate) fn receive_message(
         return Err(Errno::EMSGSIZE);
     }
     Ok((message.bytes, fds))
+}
+
+/// Descriptors that whoever started this process left open for it, `count` from `first` up; closed on
+/// exec from now on. Called once, before anything else of this process owns a descriptor up there.
+pub(crate) fn take_inherited(first: RawFd, count: RawFd) -> io::Result<Vec<OwnedFd>> {
+    let each = (first..first.saturating_add(count)).map(|fd| {
+        // SAFETY: only integers are passed; it fails if this is no open descriptor.
+        if unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: it is open, and by the caller's promise nobody else owns it.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    });
+    each.collect()
 }
 
 /// The standard input of a process that was started as a guard, taken as its socket: duplicated

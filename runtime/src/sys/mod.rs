@@ -3,6 +3,8 @@
 
 pub(crate) mod exec;
 pub(crate) mod exec_lease;
+#[cfg(feature = "failpoints")]
+pub(crate) mod failpoint;
 pub(crate) mod fsfreeze;
 pub(crate) mod guardproc;
 pub(crate) mod guardproc_page;

@@ -52,7 +52,7 @@ impl Server {
         match port {
             None => command.arg("--skip-networking"),
             Some(port) => {
-                make_certificates(directory.path());
+                crate::common::make_certificates(directory.path());
                 command
                     .arg(format!("--port={port}"))
                     .arg(format!("--ssl-ca={}", at("ca.pem").display()))
@@ -177,25 +177,6 @@ fn fresh_data() -> &'static Path {
             .arg(format!("--datadir={}", data.display())));
         data
     })
-}
-
-/// An authority and a certificate of it for `db.test`.
-fn make_certificates(directory: &Path) {
-    let openssl = |arguments: &str| {
-        run(Command::new("openssl").current_dir(directory).args(arguments.split(' ')));
-    };
-    openssl(
-        "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=authority",
-    );
-    openssl("req -newkey rsa:2048 -nodes -keyout server.key -out server.csr -subj /CN=db.test");
-    std::fs::write(
-        directory.join("names"),
-        "subjectAltName=DNS:db.test\nbasicConstraints=CA:FALSE\n",
-    )
-    .unwrap();
-    openssl(
-        "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out server.pem -days 2 -extfile names",
-    );
 }
 
 fn run(command: &mut Command) {

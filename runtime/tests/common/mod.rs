@@ -1,10 +1,11 @@
 //! Installations in temporary directories, and the puppet: a hook that does what its settings say.
 #![expect(dead_code, reason = "each test binary uses a part")]
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use stillpoint::config::connections::Connections;
@@ -79,13 +80,26 @@ impl Installation {
         Self::with("puppet", puppet()).await
     }
 
-    /// An installation with one component, the same for all calls in a test binary. Compiled once,
-    /// then copied.
+    /// An installation with a hook of `hooks/`, or a guest, that is built first.
+    pub async fn with_built(name: &str) -> (Self, Digest) {
+        static BUILT: Mutex<BTreeMap<String, Vec<u8>>> = Mutex::new(BTreeMap::new());
+        let component = {
+            let mut built = BUILT.lock().unwrap();
+            built.entry(name.to_owned()).or_insert_with(|| guest(name)).clone()
+        };
+        Self::with(name, &component).await
+    }
+
+    /// An installation with one component, the same for all calls with that name in a test binary. Compiled
+    /// once, then copied.
     pub async fn with(name: &str, component: &[u8]) -> (Self, Digest) {
-        static FIRST: OnceCell<(Paths, Digest)> = OnceCell::const_new();
+        type Installed = Arc<OnceCell<(Paths, Digest)>>;
+        static FIRST: Mutex<BTreeMap<String, Installed>> = Mutex::new(BTreeMap::new());
+        let first = Arc::clone(FIRST.lock().unwrap().entry(name.to_owned()).or_default());
         // A static is never dropped, so not in a temporary directory; one for each test binary.
         let install = || async {
-            let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join(env!("CARGO_CRATE_NAME"));
+            let crate_name = format!("{}-{name}", env!("CARGO_CRATE_NAME"));
+            let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join(crate_name);
             let _ = std::fs::remove_dir_all(&root);
             let paths = Paths::under(&root);
             std::fs::create_dir_all(&root).unwrap();
@@ -94,7 +108,7 @@ impl Installation {
             let installed = store(&paths).install(request(&file)).await.unwrap();
             (paths, installed.digest)
         };
-        let (first, digest) = FIRST.get_or_init(install).await;
+        let (first, digest) = first.get_or_init(install).await;
         let installation = Self::new();
         for (from, to) in [
             (first.hooks(), installation.paths.hooks()),
@@ -186,4 +200,25 @@ pub fn store(paths: &Paths) -> HookStore {
 pub fn request(file: &Path) -> InstallRequest {
     let policy = InstallPolicy { allow_unsigned: true, downgrade: false };
     InstallRequest::from_file(file).unwrap().with_policy(policy)
+}
+
+/// An authority and a certificate of it for `db.test`.
+pub fn make_certificates(directory: &Path) {
+    let openssl = |arguments: &str| {
+        let mut openssl = Command::new("openssl");
+        let output = openssl.current_dir(directory).args(arguments.split(' ')).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    openssl(
+        "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=authority",
+    );
+    openssl("req -newkey rsa:2048 -nodes -keyout server.key -out server.csr -subj /CN=db.test");
+    std::fs::write(
+        directory.join("names"),
+        "subjectAltName=DNS:db.test\nbasicConstraints=CA:FALSE\n",
+    )
+    .unwrap();
+    openssl(
+        "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out server.pem -days 2 -extfile names",
+    );
 }

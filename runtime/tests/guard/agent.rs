@@ -78,7 +78,12 @@ pub struct Agent {
 
 impl Agent {
     pub fn start() -> Self {
-        let mut child = Command::new("/proc/self/exe")
+        Self::start_by(Command::new("/proc/self/exe"))
+    }
+
+    /// By a command that becomes this program, with one argument more.
+    pub fn start_by(mut command: Command) -> Self {
+        let mut child = command
             .arg(MODE)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -233,6 +238,7 @@ async fn arm(setup: Setup) -> Result<ArmedGuard, GuardError> {
         window: Duration::from_millis(setup.window_ms),
         expedite_rcu: setup.expedite_rcu,
         keep_warm: setup.keep_warm,
+        aftercare: None,
     };
     guard::arm(&setup.file_systems, options).await
 }

@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,9 @@ use stillpoint::journal::FreezeRecord;
 
 use crate::agent::{Agent, Order, Setup};
 use crate::cases::{SOON, case, writers};
-use crate::lab::{Lab, WriteInFlight, Writer, eventually, rcu, signal, somebody_freezes};
+use crate::lab::{
+    Lab, WriteInFlight, Writer, describe_to, eventually, rcu, signal, somebody_freezes,
+};
 
 const WINDOW: Duration = Duration::from_millis(400);
 
@@ -30,6 +33,10 @@ pub fn all() -> Vec<Trial> {
         case("losing_the_sentinel_breaks_the_freeze_and_thaws", sentinel_killed),
         case("losing_the_sentinel_before_the_freeze_refuses_it", sentinel_killed_early),
         case("a_stopped_sentinel_refuses_the_freeze", sentinel_stopped),
+        case("a_stopped_sentinel_breaks_the_freeze_and_thaws", sentinel_stopped_frozen),
+        case("a_stopped_guard_breaks_the_freeze_and_thaws", guard_stopped_frozen),
+        case("real_time_spinners_do_not_hold_up_the_deadline", starved),
+        case("a_sentinel_that_cannot_leave_the_cgroup_refuses_the_freeze", no_cgroup_of_its_own),
         case("losing_agent_and_guard_at_once_leaves_it_to_the_sentinel", agent_and_guard_killed),
         case("killing_agent_and_guard_in_the_midst_of_a_thaw_loses_nothing", killed_in_thaw),
         case("losing_guard_and_sentinel_at_once_leaves_it_to_the_agent", both_killed),
@@ -46,6 +53,7 @@ pub fn all() -> Vec<Trial> {
         case("a_freeze_that_hangs_ends_if_the_guard_is_killed", hanging_freeze_guard_killed),
         case("a_freeze_held_up_by_a_write_is_undone_when_the_write_ends", held_up),
         case("a_held_up_freeze_is_undone_if_the_agent_is_killed", held_up_agent_killed),
+        case("a_held_up_freeze_without_a_sentinel_is_called_not_thawed", held_up_sentinel_stopped),
         case("a_held_up_freeze_is_undone_if_the_guard_is_killed", held_up_guard_killed),
         case("a_freeze_that_hangs_ends_if_only_the_sentinel_is_left", hanging_freeze_sentinel_only),
         case("a_freeze_that_hangs_ends_if_the_agent_is_killed", hanging_freeze_agent_killed),
@@ -196,6 +204,84 @@ fn sentinel_stopped() {
     agent.refused(Order::Freeze, "SentinelLost");
     agent.ok(Order::Disarm);
     lab.assert_all_undone(SOON);
+}
+
+fn sentinel_stopped_frozen() {
+    let (lab, mut agent, writers) = frozen(LONG);
+    signal(lab.process("stillpoint-sentinel"), SIGSTOP);
+    assert_wrote(&writers, SOON);
+    assert_eq!(agent.ok(Order::Thaw).broken.as_deref(), Some("SentinelLost"));
+    agent.ok(Order::Disarm);
+    lab.assert_all_undone(SOON);
+}
+
+fn guard_stopped_frozen() {
+    let (lab, mut agent, writers) = frozen(LONG);
+    signal(lab.process("stillpoint-guard"), SIGSTOP);
+    assert_wrote(&writers, SOON);
+    assert_eq!(agent.ok(Order::WaitUntilBroken).broken.as_deref(), Some("GuardLost"));
+    assert_eq!(agent.ok(Order::Thaw).broken.as_deref(), Some("GuardLost"));
+    agent.ok(Order::Disarm);
+    lab.assert_all_undone(SOON);
+}
+
+/// A process on every CPU that lets nobody of a lower priority run, the agent and this test among them:
+/// only the guard's own times can tell. XFS, whose thaw needs no disk: those of ext4 and btrfs read or
+/// write a superblock, and what serves a loop device here is a kernel thread that starves, too.
+fn starved() {
+    const SPIN: &str = "sleep 0.1; end=$((SECONDS + 2)); while ((SECONDS < end)); do :; done";
+    let lab = Lab::with(&["xfs", "xfs"]);
+    let mut agent = Agent::armed_with(Setup { window_ms: 400, ..Setup::of(&lab) });
+    agent.ok(Order::Rehearse);
+    let cpus = std::thread::available_parallelism().unwrap().get();
+    let spin = |cpu: usize| {
+        let mut command = Command::new("chrt");
+        command.args(["-f", "50", "taskset", "-c", &cpu.to_string(), "bash", "-c", SPIN]);
+        command.spawn().unwrap()
+    };
+    let spinners: Vec<_> = (0..cpus).map(spin).collect();
+    agent.ok(Order::Freeze);
+    spinners.into_iter().for_each(|mut spinner| assert!(spinner.wait().unwrap().success()));
+    let thaw = agent.ok(Order::Thaw);
+    assert_eq!(thaw.broken.as_deref(), Some("DeadlinePassed"));
+    let took = Duration::from_nanos(thaw.window_ns);
+    assert!(took <= WINDOW + SOON, "{took:?}");
+    agent.ok(Order::Disarm);
+    lab.assert_all_undone(SOON);
+}
+
+/// The agent in a cgroup that it cannot leave, as in most containers.
+fn no_cgroup_of_its_own() {
+    const JOIN: &str = r#"echo $$ >"$0/cgroup.procs"; exec unshare -m sh -c "$SHUT_IN" "$@""#;
+    const SHUT_IN: &str = r#"for at in $(awk '$3 ~ /^cgroup/ { print $2 }' /proc/self/mounts)
+        do mount -o remount,bind,ro "$at"; done; exec "$0" "$@""#;
+    let lab = Lab::with(&["ext4"]);
+    let table = fs::read_to_string("/proc/self/mounts").unwrap();
+    let unified = table.lines().find(|line| line.contains(" cgroup2 ")).unwrap();
+    let cgroup = Path::new(unified.split(' ').nth(1).unwrap())
+        .join(format!("test-no-way-out-{}", std::process::id()));
+    fs::create_dir(&cgroup).unwrap();
+    let mut shut_in = Command::new("sh");
+    shut_in
+        .env("SHUT_IN", SHUT_IN)
+        .args(["-c", JOIN])
+        .arg(&cgroup)
+        .arg(std::env::current_exe().unwrap());
+    let mut agent = Agent::start_by(shut_in);
+    eventually("it runs in its own mount namespace", || {
+        let exe = format!("/proc/{}/exe", agent.pid());
+        fs::read_link(exe).is_ok_and(|exe| exe == std::env::current_exe().unwrap())
+    });
+    // Where every mount has another number than in ours.
+    let mut setup = Setup::of(&lab);
+    for fs in &mut setup.file_systems {
+        fs.mount_id = describe_to(agent.pid(), &fs.mount_point, "ext4", 0).mount_id;
+    }
+    let words = agent.refused(Order::Arm(setup), "SharedCgroup");
+    assert!(words.contains("would be killed with it"), "{words}");
+    drop(agent);
+    lab.assert_all_undone(SOON);
+    eventually("the cgroup is empty", || fs::remove_dir(&cgroup).is_ok());
 }
 
 fn agent_and_guard_killed() {
@@ -405,9 +491,9 @@ fn is_frozen(mount_point: &Path) -> bool {
 }
 
 fn hanging_freeze() {
+    // (That the guard does not need its sentinel for a deadline is tested above: a stopped one is a
+    // reason of its own to break the freeze.)
     let (lab, mut agent) = freeze_that_hangs(WINDOW);
-    // So that it is the guard that sweeps.
-    signal(lab.process("stillpoint-sentinel"), SIGSTOP);
     let answer = agent.answer();
     let (variant, words) = answer.error.unwrap();
     assert_eq!(variant, "FreezeTimedOut");
@@ -438,10 +524,24 @@ fn freeze_held_up(window: Duration) -> (Lab, Agent, WriteInFlight) {
 
 fn held_up() {
     let (lab, mut agent, write) = freeze_held_up(WINDOW);
-    // So that it is the guard that sweeps.
-    signal(lab.process("stillpoint-sentinel"), SIGSTOP);
     for index in [0, 2] {
         assert!(Writer::start(lab.mount(index)).wrote_within(WINDOW + SOON));
+    }
+    let (variant, words) = agent.answer().error.unwrap();
+    assert_eq!(variant, "NotThawed");
+    assert!(words.contains(lab.mount(1).to_str().unwrap()), "{words}");
+    drop(write);
+    assert!(Writer::start(lab.mount(1)).wrote_within(SOON));
+    agent.ok(Order::Disarm);
+    lab.assert_all_undone(SOON);
+}
+
+/// The loss of a peer is the reason; that somebody still waits is the news.
+fn held_up_sentinel_stopped() {
+    let (lab, mut agent, write) = freeze_held_up(LONG);
+    signal(lab.process("stillpoint-sentinel"), SIGSTOP);
+    for index in [0, 2] {
+        assert!(Writer::start(lab.mount(index)).wrote_within(SOON));
     }
     let (variant, words) = agent.answer().error.unwrap();
     assert_eq!(variant, "NotThawed");

@@ -19,6 +19,7 @@ mod module;
 mod mutated;
 mod phases;
 mod table;
+mod versions;
 
 use std::sync::OnceLock;
 

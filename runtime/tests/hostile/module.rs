@@ -3,7 +3,7 @@
 //! The module has one page of memory. From 0 to 1023: the description and its texts. From 1024: zeros,
 //! which are `ok` for every result of the contract. From 4096 on, the heap.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
@@ -32,6 +32,7 @@ pub struct Module {
     after: Vec<(&'static str, String)>,
     encoding: StringEncoding,
     asks: bool,
+    contract: (PathBuf, String),
 }
 
 /// The exports: name, parameters, and the body that says `ok`.
@@ -70,7 +71,14 @@ impl Module {
             after: Vec::new(),
             encoding: StringEncoding::UTF8,
             asks: false,
+            contract: ("since_v0_1_0".into(), "0.1.0".into()),
         }
+    }
+
+    /// Built against another version of the contract: the folder of its text, and its number.
+    pub fn contract(mut self, folder: impl Into<PathBuf>, version: impl Into<String>) -> Self {
+        self.contract = (folder.into(), version.into());
+        self
     }
 
     /// The body of one export.
@@ -131,7 +139,7 @@ impl Module {
             let ok = if export == "describe" { DESCRIPTION } else { 1024 };
             let said = self.bodies.iter().find(|(name, _)| *name == export);
             let body = said.map_or(format!("i32.const {ok}"), |(_, body)| body.clone());
-            let full = format!("stillpoint:hook/lifecycle@0.1.0#{export}");
+            let full = format!("stillpoint:hook/lifecycle@{}#{export}", self.contract.1);
             text.push_str(&format!(
                 "(func (export \"{full}\") {parameters} (result i32) {body})\n"
             ));
@@ -151,8 +159,8 @@ impl Module {
         let text = self.text();
         let mut core = wat::parse_str(&text).unwrap_or_else(|error| panic!("{error}"));
         let mut resolve = Resolve::default();
-        let contract = Path::new(env!("CARGO_MANIFEST_DIR")).join("../hooks-sdk/wit/since_v0_1_0");
-        let (package, _) = resolve.push_path(contract).unwrap();
+        let texts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../hooks-sdk/wit");
+        let (package, _) = resolve.push_path(texts.join(&self.contract.0)).unwrap();
         let world = resolve.select_world(&[package], Some("hook")).unwrap();
         embed_component_metadata(&mut core, &resolve, world, self.encoding).unwrap();
         ComponentEncoder::default().validate(false).module(&core).unwrap().encode().unwrap()

@@ -208,18 +208,121 @@ fn deep_without_its_privilege_or_its_statement_is_found_before_the_lock() {
     assert_eq!(error.pointer, "/deep");
 }
 
-#[test]
-fn a_galera_node_is_refused() {
-    let mut lab = Lab::new(MARIADB)
+/// One of three nodes of a cluster.
+fn galera_node() -> Lab {
+    Lab::new(MARIADB)
         .variable("wsrep_on", "ON")
-        .variable("wsrep_provider", "/usr/lib/galera/libgalera_smm.so");
-    let error = lab.prepare("{}").unwrap_err();
-    assert!(error.message().contains("Galera"), "{error:?}");
+        .variable("wsrep_provider", "/usr/lib/galera/libgalera_smm.so")
+        .status("wsrep_cluster_size", "3")
+        .status("wsrep_cluster_state_uuid", "9d6a0b0e")
+        .status("wsrep_last_committed", "77")
+        .status("wsrep_local_state_comment", "Synced")
+}
+
+#[test]
+fn a_galera_node_that_would_stop_its_cluster_is_refused() {
+    let error = galera_node().prepare("{}").unwrap_err();
+    assert!(error.message().contains("Galera cluster (Synced, 3 nodes)"), "{error:?}");
+    assert!(error.message().contains("SET GLOBAL wsrep_desync = ON"), "{error:?}");
 
     // MariaDB has the variables in every build.
     let mut alone =
         Lab::new(MARIADB).variable("wsrep_on", "OFF").variable("wsrep_provider", "none");
     alone.prepare("{}").unwrap();
+}
+
+#[test]
+fn a_galera_node_that_is_desynchronised_or_alone_is_locked_and_its_state_is_left_as_it_is() {
+    for desynchronised in [true, false] {
+        let mut lab = match desynchronised {
+            true => galera_node().variable("wsrep_desync", "ON"),
+            false => galera_node().status("wsrep_cluster_size", "1"),
+        };
+        let plan = lab.prepare("{}").unwrap();
+        assert!(plan.summary.ends_with("a Galera node"), "{plan:?}");
+        let frozen = lab.pre_freeze().unwrap();
+        let position = frozen.metadata.iter().find(|entry| entry.key == "wsrep-position").unwrap();
+        assert_eq!(position.value, MetaValue::Text("9d6a0b0e:77".into()));
+        lab.confirm().unwrap();
+
+        // What another node commits is applied after the lock, not under it.
+        lab.state.borrow_mut().status.insert("wsrep_last_committed", "78".into());
+        let error = lab.confirm().unwrap_err();
+        assert!(
+            matches!(&error, HookError::Application(moved) if moved.code == "moved"),
+            "{error:?}"
+        );
+        lab.hook.post_thaw(Outcome::Captured).unwrap();
+        nothing_is_locked(&lab);
+    }
+}
+
+#[test]
+fn a_replica_s_applier_is_never_stopped_and_its_temporary_tables_are_waited_for() {
+    for version in [MARIADB, MYSQL] {
+        let mut lab = Lab::new(version);
+        lab.state.borrow_mut().replica = true;
+        lab.prepare("{}").unwrap();
+        lab.state.borrow_mut().temporary_tables.extend([2, 1]);
+        let frozen = lab.pre_freeze().unwrap();
+        let value = |key: &str| {
+            let entry = frozen.metadata.iter().find(|entry| entry.key == key);
+            entry.map(|entry| entry.value.clone())
+        };
+        assert_eq!(value("retries"), Some(MetaValue::Integer(2)));
+        let source = Some(MetaValue::Text("source-bin.000007".into()));
+        assert_eq!(value("source-file-east"), source, "{version}");
+        lab.hook.post_thaw(Outcome::Captured).unwrap();
+        for statement in lab.host.statements() {
+            let text = statement.text;
+            assert!(!text.contains("STOP") && !text.contains("START SLAVE"), "{text}");
+            assert!(!text.contains("read_only"), "{text}");
+        }
+    }
+}
+
+#[test]
+fn temporary_tables_that_stay_open_are_named_even_if_open_transactions_are_accepted() {
+    let settings = r#"{"open-transaction-retries": 2, "accept-open-transactions": true}"#;
+    let mut lab = Lab::new(MARIADB);
+    lab.state.borrow_mut().replica = true;
+    lab.prepare(settings).unwrap();
+    lab.state.borrow_mut().temporary_tables.extend([3; 10]);
+    let error = lab.pre_freeze().unwrap_err();
+    let HookError::Busy(message) = error else { panic!("{error:?}") };
+    assert!(message.contains("had 3 temporary table(s) open under the lock"), "{message}");
+    nothing_is_locked(&lab);
+}
+
+#[test]
+fn a_mysql_with_the_privilege_of_the_read_lock_alone_does_without_flushing_its_log() {
+    let refused = || Answer::error(1227, "42000", "Access denied; you need RELOAD");
+    let mut lab = Lab::new(MYSQL);
+    lab.tell(s::FLUSH_LOGS, refused());
+    lab.prepare("{}").unwrap();
+    lab.pre_freeze().unwrap();
+    let flushes = lab.host.statements().into_iter().filter(|it| it.text == s::FLUSH_LOGS).count();
+    assert_eq!(flushes, 1);
+
+    // Not if commits may be in the server's memory only, or no binary log could decide.
+    for (name, value) in [("innodb_flush_log_at_trx_commit", "0"), ("log_bin", "OFF")] {
+        let mut lab = Lab::new(MYSQL).variable(name, value);
+        lab.tell(s::FLUSH_LOGS, refused());
+        let error = lab.prepare("{}").unwrap_err();
+        assert!(error.message().contains("GRANT RELOAD"), "{name}: {error:?}");
+    }
+    // Nor on a server that has no such privilege.
+    let mut lab = Lab::new("8.0.22");
+    lab.tell(s::FLUSH_LOGS, refused());
+    assert!(matches!(lab.prepare("{}").unwrap_err(), HookError::Denied(_)));
+}
+
+#[test]
+fn a_gtid_set_of_many_lines_is_one_line_in_the_metadata() {
+    let mut lab = Lab::prepared(MYSQL, "{}");
+    let frozen = lab.pre_freeze().unwrap();
+    let gtid = frozen.metadata.iter().find(|entry| entry.key == "gtid-executed").unwrap();
+    assert_eq!(gtid.value, MetaValue::Text("3e11fa47:1-5,4f22ab58:1-9".into()));
 }
 
 #[test]

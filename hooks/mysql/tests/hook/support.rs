@@ -21,6 +21,12 @@ pub struct State {
     version: String,
     dialect: Dialect,
     variables: BTreeMap<&'static str, &'static str>,
+    /// SHOW GLOBAL STATUS.
+    pub status: BTreeMap<&'static str, String>,
+    /// It replicates from another one.
+    pub replica: bool,
+    /// Temporary tables that its applier has open at each lock, in turn; then none.
+    pub temporary_tables: VecDeque<u64>,
     /// Answers that come before the server's own, by statement; used up in turn.
     told: BTreeMap<&'static str, VecDeque<Answer>>,
     /// Transactions that are open at each lock, in turn; then none.
@@ -64,6 +70,9 @@ impl Lab {
             version: version.into(),
             dialect,
             variables,
+            status: BTreeMap::new(),
+            replica: false,
+            temporary_tables: VecDeque::new(),
             told: BTreeMap::new(),
             open_transactions: VecDeque::new(),
             stale: 0,
@@ -84,6 +93,12 @@ impl Lab {
     /// With a variable of the server.
     pub fn variable(self, name: &'static str, value: &'static str) -> Self {
         self.state.borrow_mut().variables.insert(name, value);
+        self
+    }
+
+    /// With a counter of the server.
+    pub fn status(self, name: &'static str, value: &str) -> Self {
+        self.state.borrow_mut().status.insert(name, value.into());
         self
     }
 
@@ -168,6 +183,25 @@ impl State {
                     self.variables.iter().map(|(name, value)| [(*name).into(), (*value).into()]);
                 Answer::rows(&["Variable_name", "Value"], rows)
             }
+            s::STATUS => {
+                let mut status = self.status.clone();
+                if !self.tables_locked.is_empty() {
+                    let open = self.temporary_tables.pop_front().unwrap_or(0);
+                    status.insert("Slave_open_temp_tables", open.to_string());
+                }
+                let rows =
+                    status.iter().map(|(name, value)| [(*name).into(), value.as_str().into()]);
+                Answer::rows(&["Variable_name", "Value"], rows)
+            }
+            s::REPLICA_MARIADB | s::REPLICA_OLD | s::REPLICA_MYSQL if self.replica => {
+                let old = statement.text != s::REPLICA_MYSQL;
+                let names = if old {
+                    ["Connection_name", "Relay_Master_Log_File", "Exec_Master_Log_Pos"]
+                } else {
+                    ["Channel_Name", "Relay_Source_Log_File", "Exec_Source_Log_Pos"]
+                };
+                Answer::rows(&names, [["east".into(), "source-bin.000007".into(), 4242_u64.into()]])
+            }
             s::SESSION => {
                 self.marked.insert(session);
                 Answer::affected(0)
@@ -209,7 +243,10 @@ impl State {
                 &["gtid-binlog-pos", "gtid-current-pos", "gtid-slave-pos"],
                 [["0-1-5".into(), "0-1-5".into(), "".into()]],
             ),
-            s::GTID_MYSQL => Answer::rows(&["gtid-executed"], [["3e11fa47:1-5".into()]]),
+            // It breaks long sets into lines.
+            s::GTID_MYSQL => {
+                Answer::rows(&["gtid-executed"], [["3e11fa47:1-5,\n4f22ab58:1-9".into()]])
+            }
             s::LSN_MARIADB => Answer::rows(
                 &["Variable_name", "Value"],
                 [["Innodb_lsn_current".into(), "46837".into()]],

@@ -72,6 +72,13 @@ impl KvHost {
         Ok(state.content(deadline).await?.entries.remove(key))
     }
 
+    /// Every key that is there, sorted.
+    pub(crate) async fn keys(&self, deadline: Deadline) -> Result<Vec<String>, Refused> {
+        self.powers.kv_quota()?;
+        let state = self.states.of(&self.hook, self.powers.paths());
+        Ok(state.content(deadline).await?.entries.into_keys().collect())
+    }
+
     /// Keeps `value` under `key`; `None` removes it. Durable when this returns.
     pub(crate) async fn set(
         &self,

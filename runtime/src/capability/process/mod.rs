@@ -26,7 +26,10 @@ mod section;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::timeout_at;
+
 use crate::capability::sql::clamp;
+use crate::capability::stage::Stage;
 use crate::capability::{Denial, Powers};
 use crate::cgroup::Survivor;
 use crate::config::grants::ProgramGrant;
@@ -58,7 +61,7 @@ pub(crate) struct GrantedProgram {
 }
 
 /// What a hook asks to be run.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Call {
     pub(crate) command: String,
     pub(crate) arguments: Vec<String>,
@@ -176,11 +179,18 @@ pub(crate) struct ProcessHost {
     hook: String,
     powers: Arc<Powers>,
     registry: ProgramRegistry,
+    /// What stands between this hook and its programs in a test.
+    stage: Option<Arc<dyn Stage>>,
 }
 
 impl ProcessHost {
-    pub(crate) fn new(hook: String, powers: Arc<Powers>, registry: ProgramRegistry) -> Self {
-        Self { hook, powers, registry }
+    pub(crate) fn new(
+        hook: String,
+        powers: Arc<Powers>,
+        registry: ProgramRegistry,
+        stage: Option<Arc<dyn Stage>>,
+    ) -> Self {
+        Self { hook, powers, registry, stage }
     }
 
     /// Runs a program that both sides agree on, to its end or to the deadline, whichever is first.
@@ -192,6 +202,24 @@ impl ProcessHost {
     ) -> Result<Output, Refusal> {
         let program = self.powers.program(&call.command, &call.arguments, &call.stdin)?;
         let program = Arc::clone(program);
+        let Some(stage) = &self.stage else {
+            return self.run_granted(program, call, (phase, deadline), cancel).await;
+        };
+        let seen = call.clone();
+        let real = Box::pin(self.run_granted(program, call, (phase, deadline), cancel));
+        match timeout_at(deadline.instant().into(), stage.program(&seen, real)).await {
+            Ok(ran) => ran,
+            Err(_) => Err(ProcessError::Timeout(Output::default()).into()),
+        }
+    }
+
+    async fn run_granted(
+        &self,
+        program: Arc<GrantedProgram>,
+        call: Call,
+        (phase, deadline): (Phase, Deadline),
+        cancel: &CancelToken,
+    ) -> Result<Output, Refusal> {
         self.check_startable(&program)?;
         let longest = Duration::from_secs(program.grant.limits.seconds);
         let until = clamp(call.timeout, deadline).min(Deadline::after(longest));

@@ -39,7 +39,7 @@ impl Bench {
         let mut powers = Powers::none(Limits::default());
         powers.programs = BTreeMap::from([("probe".to_owned(), power)]);
         let registry = ProgramRegistry::default();
-        let host = ProcessHost::new("db".into(), Arc::new(powers), registry.clone());
+        let host = ProcessHost::new("db".into(), Arc::new(powers), registry.clone(), None);
         Self { host, registry, arguments }
     }
 

@@ -6,6 +6,10 @@ use clap::{Args, Subcommand};
 
 #[derive(Debug, Subcommand)]
 pub enum HookCommand {
+    /// Begin a hook: a project that works, in a language of yours
+    New(New),
+    /// Build a project, with its language's own tools, into a component that is checked as at installation
+    Build(Build),
     /// Check a component, compile it here, and keep it
     Install(Install),
     /// Put a component and its signature into a registry
@@ -14,6 +18,8 @@ pub enum HookCommand {
     Bundle(Bundle),
     /// Print a ready grant file with all that a hook asks for, and why
     Grant(Grant),
+    /// Test a component: against a script, a recording or real servers, or against all that can go wrong
+    Test(Test),
     /// List installed hooks
     List,
     /// Show what a hook is, asks for, and is granted
@@ -40,12 +46,39 @@ impl HookCommand {
         matches!(
             self,
             HookCommand::Keygen(_)
+                | HookCommand::New(_)
+                | HookCommand::Build(_)
                 | HookCommand::Sign(_)
                 | HookCommand::Verify(_)
                 | HookCommand::Push(_)
                 | HookCommand::Bundle(_)
         )
     }
+}
+
+#[derive(Debug, Args)]
+pub struct New {
+    /// Its name: lower-case letters, digits and `-`
+    pub name: String,
+    /// Its language; `--lang help` lists them
+    #[arg(long, value_name = "LANGUAGE")]
+    pub lang: String,
+    /// Where the project goes; default ./NAME
+    #[arg(long, value_name = "DIRECTORY")]
+    pub path: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Build {
+    /// The project's directory, or a module or component that was built already
+    #[arg(value_name = "DIRECTORY|FILE", default_value = ".")]
+    pub project: PathBuf,
+    /// Where the component goes; default NAME.wasm in the project, by the name that it calls itself
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Answer calls of WASI inside the component: nothing is printed, no time passes, nothing is random
+    #[arg(long)]
+    pub stub_wasi: bool,
 }
 
 #[derive(Debug, Args)]
@@ -151,6 +184,37 @@ pub struct Verify {
     /// A public key; default those of keys.d, without the expired and the revoked ones
     #[arg(long, value_name = "FILE")]
     pub key: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Test {
+    /// The component, a .wasm file
+    #[arg(value_name = "FILE")]
+    pub component: PathBuf,
+    /// Run it against this script: settings, expected calls, and what is answered (docs/hook-test.md)
+    #[arg(long, value_name = "FILE")]
+    pub script: Option<PathBuf>,
+    /// Run it against this recording: each call must be as it was
+    #[arg(long, value_name = "FILE", conflicts_with = "script")]
+    pub replay: Option<PathBuf>,
+    /// Run it once against the real servers of connections.toml, and write every call and answer
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["script", "replay", "conformance"])]
+    pub record: Option<PathBuf>,
+    /// Make everything go wrong, one at a time, at every call; against the script or recording, else against the real servers
+    #[arg(long)]
+    pub conformance: bool,
+    /// With real servers: the grant file to test with; without one, all that the hook asks for is granted
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["script", "replay"])]
+    pub grant: Option<PathBuf>,
+    /// Without a grant file: the hook's settings, as in [settings], in a TOML file
+    #[arg(long, value_name = "FILE", conflicts_with = "grant")]
+    pub settings: Option<PathBuf>,
+    /// Without a grant file: where the hook's connection goes, NAME=CONNECTION of connections.toml (repeat for more)
+    #[arg(long = "connection", value_name = "NAME=CONNECTION", conflicts_with_all = ["script", "replay", "grant"])]
+    pub connections: Vec<String>,
+    /// How long each phase may take; default 5s, or as the script says
+    #[arg(long, value_name = "TIME")]
+    pub deadline: Option<String>,
 }
 
 #[derive(Debug, Args)]

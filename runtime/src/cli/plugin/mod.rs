@@ -11,11 +11,12 @@ use std::sync::Arc;
 use stillpoint::config::{Config, ProviderKind};
 use stillpoint::consistency::ReasonCode;
 use stillpoint::exit_code::ExitCode;
+use stillpoint::paths::Paths;
 use stillpoint::plugin::params::usage;
 use stillpoint::plugin::{self, HookChoice, Params};
-use stillpoint::sequence::{self, Request};
+use stillpoint::sequence::Request;
 
-use super::{CommandError, args, hooks, print, setup, snapshot};
+use super::{CommandError, args, hooks, kept, print, setup, snapshot};
 use end::End;
 use voice::Voice;
 
@@ -45,26 +46,27 @@ pub fn misplaced() -> CommandError {
 }
 
 fn run(call: &Call, voice: &Voice) -> End {
-    match take_snapshot(call, voice) {
-        Ok(end) => end,
-        Err(error) => End::before_the_run(&error),
-    }
+    let taken = call.params().and_then(|params| {
+        let paths = call.paths(&params);
+        let taken = take_snapshot(&params, &paths, voice);
+        taken.inspect_err(|error| kept::before_the_run(&paths, &params.name, error))
+    });
+    taken.unwrap_or_else(|error| End::before_the_run(&error))
 }
 
 /// The story.
-fn take_snapshot(call: &Call, voice: &Voice) -> Result<End, CommandError> {
-    let params = call.params()?;
-    let paths = call.paths(&params);
+fn take_snapshot(params: &Params, paths: &Paths, voice: &Voice) -> Result<End, CommandError> {
     voice.log_at(params.log_file.as_deref(), &paths.run());
     setup::require_root()?;
-    let config = configured(setup::config(&paths)?, &params);
-    announce(voice, &params, &config);
+    let config = configured(setup::config(paths)?, params);
+    announce(voice, params, &config);
     setup::block_on(async {
-        let args = arguments(&params);
-        let mut request = snapshot::request(&paths, &config, &args, params.hooks).await?;
+        let args = arguments(params);
+        let mut request = snapshot::request(paths, &config, &args, params.hooks).await?;
         request.observer = Arc::new(voice.clone());
-        announce_applications(voice, &params, &request);
-        Ok(End::from(sequence::run(request).await))
+        announce_applications(voice, params, &request);
+        let (result, _record) = kept::run(paths, &config, request).await;
+        Ok(End::from(result))
     })?
 }
 

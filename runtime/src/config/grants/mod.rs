@@ -134,7 +134,12 @@ impl HookGrant {
     /// # Errors
     /// With file, line and column.
     pub fn load(file: &Path, connections: &Connections) -> Result<Self, ConfigError> {
-        Ok(Self::parse(&Document::read(file)?, connections)?.0)
+        Self::of(&Document::read(file)?, connections)
+    }
+
+    /// Reads a grant that is in memory, and checks it against the connections.
+    pub(crate) fn of(document: &Document, connections: &Connections) -> Result<Self, ConfigError> {
+        Ok(Self::parse(document, connections)?.0)
     }
 
     fn parse(

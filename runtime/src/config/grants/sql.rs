@@ -7,8 +7,9 @@ use serde::de::{MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
+use crate::capability::redis::command;
 use crate::capability::statement::{Folded, GrantedStatement, ParamType, fold, placeholders};
-use crate::config::connections::Connections;
+use crate::config::connections::{Connections, Engine};
 use crate::config::read::{ConfigError, Document, Location};
 
 /// One granted connection.
@@ -37,14 +38,15 @@ impl RawSqlGrant {
         connections: &Connections,
     ) -> Result<SqlGrant, ConfigError> {
         let target = self.target.unwrap_or(self.connection);
-        if connections.get(target.get_ref()).is_none() {
+        let Some(connection) = connections.get(target.get_ref()) else {
             return Err(unknown_connection(&target, document, connections));
-        }
+        };
+        let engine = connection.engine;
         let statements = self
             .statements
             .into_iter()
             .map(|statement| {
-                let granted = checked_statement(statement, document)?;
+                let granted = checked_statement(statement, engine, document)?;
                 Ok((fold(&granted.text), granted))
             })
             .collect::<Result<_, ConfigError>>()?;
@@ -78,25 +80,31 @@ fn unknown_connection(
 
 fn checked_statement(
     statement: Spanned<RawStatement>,
+    engine: Engine,
     document: &Document,
 ) -> Result<GrantedStatement, ConfigError> {
     let span = statement.span();
     let RawStatement(granted) = statement.into_inner();
-    let wanted = placeholders(&granted.text);
+    let style = engine.placeholder();
+    let wanted = placeholders(&granted.text, style);
     if granted.text.trim().is_empty() {
         return Err(document.invalid(span, "a statement is empty"));
+    }
+    if engine == Engine::Redis {
+        command::check(&granted.text, &granted.params)
+            .map_err(|why| document.invalid(span.clone(), why))?;
     }
     if wanted != granted.params.len() {
         return Err(document
             .invalid(
                 span,
                 format!(
-                    "the statement has {wanted} `?`, but `params` gives {} types: {}",
+                    "the statement has {wanted} `{style}`, but `params` gives {} types: {}",
                     granted.params.len(),
                     granted.text
                 ),
             )
-            .with_hint("write { text = \"…\", params = [\"uint\"] } with one type for each `?`: null, bool, int, uint, float, text, binary"));
+            .with_hint("write { text = \"…\", params = [\"uint\"] } with one type for each parameter: null, bool, int, uint, float, text, binary"));
     }
     Ok(granted)
 }

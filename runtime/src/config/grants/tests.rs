@@ -8,7 +8,8 @@ fn loaded(files: &[(&str, &str)]) -> Result<Vec<HookGrant>, ConfigError> {
     let root = tempfile::tempdir().unwrap();
     let paths = Paths::under(root.path());
     fs::create_dir_all(paths.grants()).unwrap();
-    let connections = "[connections.main]\nengine = \"mysql\"\nsocket = \"/s\"\nuser = \"u\"\n";
+    let connections = "[connections.main]\nengine = \"mysql\"\nsocket = \"/s\"\nuser = \"u\"\n\
+        [connections.redis]\nengine = \"redis\"\nsocket = \"/r\"\n";
     fs::write(paths.config().join("connections.toml"), connections).unwrap();
     for (name, text) in files {
         let text = text.replace("DIGEST", DIGEST);
@@ -255,4 +256,30 @@ fn where_there_are_no_connections_it_is_said() {
     fs::write(paths.grants().join("db.toml"), text).unwrap();
     let error = load_grants(&paths, &Connections::load(&paths).unwrap()).unwrap_err().to_string();
     assert!(error.contains("connection `main` does not exist; there are none"), "{error}");
+}
+
+#[test]
+fn a_command_line_for_redis_that_could_mean_two_things_is_refused_with_its_line() {
+    let grant = |statement: &str| {
+        format!(
+            "module = \"DIGEST\"\n[[sql]]\nconnection = \"redis\"\nstatements = [\n{statement},\n]\n"
+        )
+    };
+    let pause = r#"{ text = "CLIENT PAUSE ? WRITE", params = ["uint"] }"#;
+    assert!(loaded(&[("db", &grant(pause))]).is_ok());
+    for (statement, said) in [
+        (r#"{ text = "CLIENT ? WRITE", params = ["uint"] }"#, "what CLIENT does cannot be"),
+        (r#"{ text = "CLIENT PAUSE ? WRITE", params = ["null"] }"#, "cannot be of type null"),
+        (r#""CLIENT PAUSE ? WRITE""#, "has 1 `?`, but `params` gives 0 types"),
+        (r#""SET a 'b c'""#, "there are no quotes and no escapes"),
+        (r#""KEYS *""#, "`*` cannot be in a command line"),
+        (r#""SUBSCRIBE a""#, "SUBSCRIBE cannot be granted"),
+    ] {
+        let error = refusal(&grant(statement));
+        assert!(error.contains("db.toml:5:1: ") && error.contains(said), "{statement}: {error}");
+    }
+    // The same texts are the affair of other servers.
+    let quoted =
+        "module = \"DIGEST\"\n[[sql]]\nconnection = \"main\"\nstatements = [\"SET a 'b c'\"]\n";
+    assert!(loaded(&[("db", quoted)]).is_ok());
 }

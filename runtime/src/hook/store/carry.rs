@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::HookStore;
 use super::error::StoreError;
-use super::record::InstallRequest;
+use super::record::{InstallRequest, Tool};
 use crate::hook::description::Description;
 use crate::hook::since_v0_1_0;
 
@@ -18,6 +18,8 @@ pub struct Portrait {
     pub imports: Vec<String>,
     /// What it exports and is called by, by name.
     pub exports: Vec<String>,
+    /// What it says that it was made with.
+    pub toolchain: Vec<Tool>,
 }
 
 impl HookStore {
@@ -27,8 +29,14 @@ impl HookStore {
     /// If it is not a hook, with the remedy in [`StoreError::hint`].
     pub async fn portrait(&self, request: &InstallRequest) -> Result<Portrait, StoreError> {
         let compiled = self.compile(&request.module, &request.source).await?;
-        let (description, imports) = (compiled.facts.description, compiled.facts.imports);
-        Ok(Portrait { description, imports, exports: vec![since_v0_1_0::EXPORT.into()] })
+        let facts = compiled.facts;
+        let contract = since_v0_1_0::built_for(&facts.imports);
+        Ok(Portrait {
+            description: facts.description,
+            imports: facts.imports,
+            exports: vec![format!("{}@{contract}", since_v0_1_0::EXPORT)],
+            toolchain: facts.toolchain,
+        })
     }
 
     /// The file of an installed component, by name or digest, checked to be what was installed. Its

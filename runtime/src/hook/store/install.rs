@@ -3,12 +3,11 @@
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 
-use nix::fcntl::{Flock, FlockArg};
-
 use super::error::StoreError;
 use super::files::{private_directory, read_root_file_if_there, remove_file, write_whole};
 use super::record::{InstallRequest, Installed, RECORD_VERSION, Signer, Source};
 use super::{HookStore, LONGEST_RECORD};
+use crate::file_lock::FileLock;
 use crate::hook::compile::Compiled;
 use crate::hook::digest::Digest;
 use crate::hook::since_v0_1_0;
@@ -79,7 +78,7 @@ impl HookStore {
         let Compiled { facts, image } = compiled;
         let installed = Installed {
             record_version: RECORD_VERSION,
-            contract: since_v0_1_0::VERSION.into(),
+            contract: since_v0_1_0::built_for(&facts.imports).into(),
             description: facts.description,
             imports: facts.imports,
             toolchain: facts.toolchain,
@@ -136,7 +135,7 @@ impl HookStore {
     }
 
     /// Two installations do not write at the same time.
-    fn lock(&self) -> Result<Flock<std::fs::File>, StoreError> {
+    fn lock(&self) -> Result<FileLock, StoreError> {
         let path = self.paths.versions().with_extension("lock");
         let failed = |source| StoreError::Write { path: path.clone(), source };
         let file = OpenOptions::new()
@@ -147,7 +146,7 @@ impl HookStore {
             .custom_flags(nix::libc::O_NOFOLLOW)
             .open(&path)
             .map_err(failed)?;
-        Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| failed(error.into()))
+        FileLock::wait(file).map_err(failed)
     }
 }
 

@@ -45,6 +45,8 @@ const LONGEST_RECORD: u64 = 4 << 20;
 #[derive(Clone, Debug)]
 pub struct HookStore {
     paths: Paths,
+    /// Where what hooks keep is, if not there: tests of a hook run side by side.
+    state: Option<Paths>,
     engine: HookEngine,
     compiler: Compiler,
 }
@@ -56,7 +58,7 @@ impl HookStore {
     /// If the engine does not start.
     pub fn new(paths: &Paths) -> Result<Self, StoreError> {
         let engine = HookEngine::start()?;
-        Ok(Self { paths: paths.clone(), engine, compiler: Compiler::this_program() })
+        Ok(Self { paths: paths.clone(), state: None, engine, compiler: Compiler::this_program() })
     }
 
     /// The same store with another compiler: for programs whose `main` does not begin with
@@ -64,6 +66,16 @@ impl HookStore {
     #[must_use]
     pub fn compiled_by(self, compiler: Compiler) -> Self {
         Self { compiler, ..self }
+    }
+
+    /// The same store, with what hooks keep elsewhere.
+    pub(in crate::hook) fn with_state_at(&self, state: &Paths) -> Self {
+        Self { state: Some(state.clone()), ..self.clone() }
+    }
+
+    /// The installation that hooks keep their state in.
+    pub(in crate::hook) fn state_paths(&self) -> &Paths {
+        self.state.as_ref().unwrap_or(&self.paths)
     }
 
     /// Everything that is installed, by name.

@@ -84,8 +84,14 @@ fn cannot(what: &str, path: &Path, error: io::Error) -> ProviderError {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ProviderError> + Send + 'static,
 ) -> Result<T, ProviderError> {
-    let ended = tokio::task::spawn_blocking(work).await;
-    ended.unwrap_or_else(|lost| {
+    // A thread of its own: the runtime panics where no thread can be had.
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let name = "provider".to_owned();
+    let started = std::thread::Builder::new().name(name).spawn(move || drop(tell.send(work())));
+    if let Err(error) = started {
+        return Err(fail(ExitCode::Unknown, "cannot start a thread").because(error));
+    }
+    told.await.unwrap_or_else(|lost| {
         Err(fail(ExitCode::Unknown, "a task of the provider ended early").because(lost))
     })
 }

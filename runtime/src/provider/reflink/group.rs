@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use nix::fcntl::Flock;
 use nix::libc;
 
 use super::error::{fail, io_error, plan_error};
@@ -20,6 +19,7 @@ use super::worker::{Job, Worker};
 use super::{A_LOOK, blocking, within};
 use crate::durable;
 use crate::exit_code::ExitCode;
+use crate::file_lock::FileLock;
 use crate::manifest::Manifest;
 use crate::plan::Inventory;
 use crate::provider::{CreatedGroup, GroupRequest, Member, PreparedGroup, ProviderError};
@@ -52,7 +52,7 @@ pub(super) struct ReflinkGroup {
     workers: Vec<Worker>,
     directories: BTreeSet<PathBuf>,
     /// Held until the group is dropped: no other command touches the folders before.
-    locks: Vec<Flock<File>>,
+    locks: Vec<FileLock>,
     /// The word to clone was not given yet: nobody can want what is there.
     only_prepared: bool,
 }

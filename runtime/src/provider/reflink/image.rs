@@ -79,10 +79,14 @@ pub(super) fn disks(store: &Store) -> Result<Vec<Disk>, ProviderError> {
 fn look(inventory: &Arc<Inventory>, node: &BlockNode) -> Receiver<Result<Disk, String>> {
     let (answer, receiver) = channel();
     let (inventory, node) = (Arc::clone(inventory), node.clone());
-    std::thread::spawn(move || {
+    let failed = answer.clone();
+    let thread = std::thread::Builder::new().name("look-at-device".into()).spawn(move || {
         // Nobody waits any more: the answer is not needed.
         let _ = answer.send(open(&inventory, &node).map(|image| image.disk));
     });
+    if let Err(error) = thread {
+        let _ = failed.send(Err(format!("no thread to look at it: {error}")));
+    }
     receiver
 }
 

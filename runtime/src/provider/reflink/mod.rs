@@ -112,8 +112,16 @@ impl Provider for ReflinkProvider {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ProviderError> + Send + 'static,
 ) -> Result<T, ProviderError> {
-    let ended = tokio::task::spawn_blocking(work).await;
-    ended.unwrap_or_else(|lost| {
+    // A thread of its own: the runtime panics where no thread can be had.
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let name = "provider".to_owned();
+    let started = std::thread::Builder::new().name(name).spawn(move || drop(tell.send(work())));
+    if let Err(error) = started {
+        return Err(
+            ProviderError::new(NAME, ExitCode::Unknown, "cannot start a thread").because(error)
+        );
+    }
+    told.await.unwrap_or_else(|lost| {
         Err(ProviderError::new(NAME, ExitCode::Unknown, "a task of the provider ended early")
             .because(lost))
     })

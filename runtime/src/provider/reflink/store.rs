@@ -1,12 +1,11 @@
 //! The directories that hold the groups, and what is kept about each group.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
-use nix::fcntl::{Flock, FlockArg};
 use nix::libc;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -14,6 +13,7 @@ use sha2::{Digest, Sha256};
 use super::error::{fail, io_error, plan_error};
 use crate::durable;
 use crate::exit_code::ExitCode;
+use crate::file_lock::FileLock;
 use crate::manifest::Manifest;
 use crate::plan::{self, Inventory};
 use crate::provider::{GroupSummary, Member, ProviderError};
@@ -266,23 +266,25 @@ impl StoredGroup {
     }
 
     /// Locks the group's folders against other commands, as long as the result lives.
-    pub(super) fn lock(&self) -> Result<Vec<Flock<File>>, ProviderError> {
+    pub(super) fn lock(&self) -> Result<Vec<FileLock>, ProviderError> {
         self.folders.iter().map(|folder| lock(folder)).collect()
     }
 }
 
 /// Locks a group's folder: a run that makes it, and every command that changes it, hold the lock.
-pub(super) fn lock(folder: &Path) -> Result<Flock<File>, ProviderError> {
+pub(super) fn lock(folder: &Path) -> Result<FileLock, ProviderError> {
     let cannot = |error| io_error(ExitCode::GroupState, "cannot open", folder, error);
     let handle = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW)
         .open(folder)
         .map_err(cannot)?;
-    Flock::lock(handle, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| {
-        fail(ExitCode::InProgress, format!("{} is in use by another run", folder.display()))
-            .because(error)
-            .hint("try again when it has ended")
+    FileLock::try_new(handle).map_err(|(_, error)| match error {
+        TryLockError::WouldBlock => {
+            fail(ExitCode::InProgress, format!("{} is in use by another run", folder.display()))
+                .hint("try again when it has ended")
+        }
+        TryLockError::Error(error) => io_error(ExitCode::GroupState, "cannot lock", folder, error),
     })
 }
 

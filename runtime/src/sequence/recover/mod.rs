@@ -1,17 +1,20 @@
-//! Cleaning up after a run that died: at the start of every run, and by `stillpoint recover`.
+//! Cleaning up after a run that died: by its sentinel at once, at the start of every run, and by
+//! `stillpoint recover`.
 
 mod finish;
+mod process;
 
 use std::time::Duration;
 
-use crate::capability::{kv, process};
+use crate::capability::{kv, process as programs};
 use crate::freeze::{self, RecoverError};
-use crate::journal::{LeftHook, RunLock};
+use crate::journal::{LeftHook, RecoveryRecord, RunLock};
 use crate::paths::Paths;
 use crate::script::{self, ScriptSettings};
 use crate::time::Deadline;
 
 use finish::Finisher;
+pub(crate) use process::run_as_a_process;
 
 /// How long the undo of scripts may take beyond their own time-out.
 const GRACE: Duration = Duration::from_secs(10);
@@ -47,7 +50,7 @@ pub struct Recovered {
 /// Thaws what a dead run of ours left frozen, puts settings back, ends what programs of its hooks
 /// have left, brings hooks' state to disk, runs the undo of its legacy scripts, and calls `finish`, on
 /// a fresh instance, of every hook that it had begun. What fails is told, and does not keep the rest
-/// from being done.
+/// from being done. What the sentinel of a run has done already is told once.
 ///
 /// # Errors
 /// If something may still be frozen, a guard is still at work, or the journal cannot be used.
@@ -55,9 +58,20 @@ pub async fn recover(
     lock: &mut RunLock,
     aftermath: &Aftermath<'_>,
 ) -> Result<Recovered, RecoverError> {
+    let by_sentinel = RecoveryRecord::load(lock.run_dir())?;
+    let mut recovered = undo(lock, aftermath).await?;
+    if let Some(record) = by_sentinel {
+        recovered.done.splice(0..0, record.lines());
+        RecoveryRecord::remove(lock.run_dir())?;
+    }
+    Ok(recovered)
+}
+
+/// As [`recover`], without telling what a sentinel has done already.
+async fn undo(lock: &mut RunLock, aftermath: &Aftermath<'_>) -> Result<Recovered, RecoverError> {
     let recovery = freeze::recover(lock.run_dir())?;
     let mut recovered = Recovered { done: recovery.lines(), left: Vec::new() };
-    recovered.done.extend(process::end_remains(Deadline::after(PROGRAMS)).await);
+    recovered.done.extend(programs::end_remains(Deadline::after(PROGRAMS)).await);
     let deadline = Deadline::after(aftermath.finish);
     let state = kv::merge(aftermath.paths, deadline).await;
     recovered.done.extend(state.done);

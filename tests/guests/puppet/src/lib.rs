@@ -49,6 +49,27 @@ const STATEMENTS: &[&str] = &[
     "asked but never granted",
 ];
 
+/// What it asks for on `cache`.
+const COMMANDS: &[&str] = &[
+    "PING",
+    "INFO server",
+    "CLIENT ID",
+    "CONFIG GET dir",
+    "CONFIG GET nothing-of-that-name",
+    "SET a ?",
+    "GET a",
+    "GET b",
+    "INCRBY n ?",
+    "RPUSH l ?",
+    "LRANGE l 0 -1",
+    "GETRANGE long 0 -1",
+    "COMMAND INFO get",
+    "NO SUCH COMMAND",
+    "BLPOP nothing 0",
+    "CLIENT PAUSE ? WRITE",
+    "asked but never granted",
+];
+
 /// What it has `perl` do, by the verb that follows: what it sees, what it may, how it ends.
 const PROBE: &str = r#"
 use POSIX; use IO::Handle;
@@ -71,6 +92,29 @@ elsif ($verb eq 'hold') {
     flood 1e9;
 }
 "#;
+
+/// What it asks for on `cluster`.
+const POSTGRESQL: &[&str] = &[
+    "SELECT 1",
+    "SELECT pg_backend_pid()",
+    "SELECT pg_sleep(30)",
+    "SELECT 'a  b'",
+    "SELECT * FROM generate_series(1, 1000)",
+    "SELECT repeat('x', 1000) FROM generate_series(1, 1000)",
+    "SELECT 1::int2, -1, 9::bigint, 7::oid, 1.50, 2.5::float8, 'text', true, NULL",
+    "SELECT '\\x00ff'::bytea, DATE '2026-11-20', TIMESTAMPTZ '2026-11-20 10:11:12.5+01', '16/B374D848'::pg_lsn, 'red'::lab_colour",
+    "SELECT ARRAY[1, 2]",
+    "SELECT $1 + 1, $2::text",
+    "SELECT set_config('statement_timeout', $1::text, false)",
+    "SELECT set_config('idle_session_timeout', $1::text, false)",
+    "INSERT INTO t VALUES (1), (2)",
+    "SELECT 1; SELECT 2",
+    "SELEKT 1",
+    "SELECT * FROM secrets",
+    "LOCK TABLE t",
+    "BEGIN",
+    "asked but never granted",
+];
 
 /// What it asks to feed to it.
 const SCRIPT: &str = "SELECT 1;\nEXIT\n";
@@ -110,6 +154,20 @@ impl Guest for Puppet {
                     connection: "main".into(),
                     engines: vec![sql::Engine::Mysql, sql::Engine::Mariadb],
                     statements: STATEMENTS.iter().map(|text| text.to_string()).collect(),
+                    reason: "to be tested".into(),
+                    required: false,
+                }),
+                CapabilityNeed::Sql(SqlNeed {
+                    connection: "cache".into(),
+                    engines: vec![sql::Engine::Other],
+                    statements: COMMANDS.iter().map(|text| text.to_string()).collect(),
+                    reason: "to be tested".into(),
+                    required: false,
+                }),
+                CapabilityNeed::Sql(SqlNeed {
+                    connection: "cluster".into(),
+                    engines: vec![sql::Engine::Postgresql],
+                    statements: POSTGRESQL.iter().map(|text| text.to_string()).collect(),
                     reason: "to be tested".into(),
                     required: false,
                 }),

@@ -4,6 +4,7 @@
 
 mod alibaba;
 mod database;
+mod holds;
 mod hook;
 mod program;
 mod report;
@@ -45,6 +46,8 @@ enum Part {
     Windows,
     /// Hold and stalls with MariaDB
     Database,
+    /// Hold of each database under load, against a client process that holds it
+    Hold,
     /// A hook's cycle against a client's
     Hook,
     /// Start, memory and size of the program
@@ -116,6 +119,9 @@ async fn measure(arguments: &Arguments) -> Result<bool> {
     }
     if arguments.wants(Part::Database) {
         database::measure(rounds, &mut report).await?;
+    }
+    if arguments.wants(Part::Hold) {
+        holds::measure(rounds, &mut report).await?;
     }
     if arguments.wants(Part::Hook) {
         hook::measure(rounds, &mut report).await?;

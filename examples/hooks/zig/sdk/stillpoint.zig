@@ -1,0 +1,1 @@
+../../../../hooks-sdk/zig/stillpoint.zig

@@ -1,0 +1,64 @@
+//! The languages that there are templates for: one entry each, and a directory `templates/<name>`.
+
+/// A language.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Language {
+    /// As `--lang` takes it; also the directory of its template.
+    pub name: &'static str,
+    /// What a project gets of `hooks-sdk/`: files or directories there, and where they go.
+    pub sdk: &'static [(&'static str, &'static str)],
+    /// What runs its unit tests, to be typed in the project.
+    pub test: &'static str,
+    /// What is to be known before it is used, if there is something.
+    pub note: Option<&'static str>,
+}
+
+/// The contract, for tool chains that make bindings of their own.
+const WIT: (&str, &str) = ("wit/since_v0_1_0", "wit");
+
+/// All of them, in the order in which they are shown.
+pub const LANGUAGES: &[Language] = &[
+    Language {
+        name: "rust",
+        sdk: &[
+            ("Cargo.toml", "sdk/Cargo.toml"),
+            ("LICENSE", "sdk/LICENSE"),
+            ("README.md", "sdk/README.md"),
+            ("src", "sdk/src"),
+            ("wit", "sdk/wit"),
+        ],
+        test: "cargo test",
+        note: None,
+    },
+    Language { name: "c", sdk: &[("c", "sdk"), WIT], test: "make test", note: None },
+    Language {
+        name: "zig",
+        sdk: &[("zig", "sdk"), ("c", "sdk/c"), WIT],
+        test: "make test",
+        note: None,
+    },
+    Language {
+        name: "go",
+        sdk: &[WIT],
+        test: "go test ./...",
+        note: Some("UNTESTED, and not whole: the bindings are missing, see its README"),
+    },
+    Language {
+        name: "javascript",
+        sdk: &[("javascript", "sdk")],
+        test: "npm ci && npm test",
+        note: None,
+    },
+    Language {
+        name: "typescript",
+        sdk: &[("javascript", "sdk")],
+        test: "npm ci && npm test",
+        note: None,
+    },
+    Language {
+        name: "python",
+        sdk: &[("python/stillpoint_hook", "stillpoint_hook"), WIT],
+        test: "python3 -m unittest",
+        note: None,
+    },
+];

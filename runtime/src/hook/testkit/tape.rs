@@ -1,0 +1,100 @@
+//! What a hook asked of the world in one run, call by call, and what it was answered.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::text::short;
+use crate::capability::process::{Output, ProcessError};
+use crate::capability::sql::{Answer, ServerInfo, SqlError, Value};
+use crate::capability::stage::SessionNumber;
+use crate::hook::Phase;
+
+/// One call.
+#[derive(Clone, Debug)]
+pub(super) struct Taped {
+    pub(super) phase: Phase,
+    /// Which call of its phase, from 0.
+    pub(super) nth: usize,
+    pub(super) session: Option<SessionNumber>,
+    pub(super) what: What,
+    /// None while nothing was answered, or if nothing was.
+    pub(super) reply: Option<Reply>,
+    pub(super) took: Duration,
+}
+
+/// What is asked. Connections are called what the hook calls them.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum What {
+    Open { connection: String },
+    Run { connection: String, statement: String, params: Vec<Value> },
+    Ping { connection: String },
+    Program { command: String, arguments: Vec<String>, stdin: Vec<u8> },
+}
+
+/// What is answered.
+#[derive(Clone, Debug)]
+pub(super) enum Reply {
+    Opened { id: u64, info: ServerInfo },
+    Answer(Answer),
+    Alive(bool),
+    Output(Output),
+    Refused(SqlError),
+    NoOutput(ProcessError),
+}
+
+impl Reply {
+    /// Nothing went wrong.
+    pub(super) fn is_good(&self) -> bool {
+        match self {
+            Reply::Opened { .. } | Reply::Answer(_) => true,
+            Reply::Alive(alive) => *alive,
+            Reply::Output(output) => output.exit_code == Some(0),
+            Reply::Refused(_) | Reply::NoOutput(_) => false,
+        }
+    }
+}
+
+impl Taped {
+    pub(super) fn is_good(&self) -> bool {
+        self.reply.as_ref().is_some_and(Reply::is_good)
+    }
+
+    /// The statement, if it is one.
+    pub(super) fn statement(&self) -> Option<&str> {
+        match &self.what {
+            What::Run { statement, .. } => Some(statement),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            What::Open { connection } => write!(f, "open `{connection}`"),
+            What::Run { statement, .. } => write!(f, "`{}`", short(statement)),
+            What::Ping { connection } => write!(f, "is-alive on `{connection}`"),
+            What::Program { command, arguments, .. } => {
+                write!(f, "program `{}`", short(&format!("{command} {}", arguments.join(" "))))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reply::Opened { id, info } => write!(f, "session {id} of {}", info.version),
+            Reply::Answer(answer) if answer.columns.is_empty() => f.write_str("done"),
+            Reply::Answer(answer) => match answer.rows.len() {
+                1 => f.write_str("1 row"),
+                rows => write!(f, "{rows} rows"),
+            },
+            Reply::Alive(alive) => write!(f, "{alive}"),
+            Reply::Output(Output { exit_code: Some(code), .. }) => write!(f, "exit code {code}"),
+            Reply::Output(output) => write!(f, "signal {}", output.signal.unwrap_or_default()),
+            Reply::Refused(error) => write!(f, "{}", short(&error.to_string())),
+            Reply::NoOutput(error) => write!(f, "{}", short(&error.to_string())),
+        }
+    }
+}
