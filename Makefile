@@ -4,7 +4,7 @@ SHELL := /bin/bash
 DIST  := target/dist/stillpoint
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-vm bench faults kills sweep lint unit suites fuzz-quick fuzz coverage build hooks deny install plugin-package
+.PHONY: help demo test test-vm bench proof faults kills sweep lint unit suites fuzz-quick fuzz coverage build hooks deny install plugin-package
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,7 +34,8 @@ suites: hooks ## The main job, faults and bad input, on real servers and file sy
 	cargo build -p stillpoint --features failpoints
 	cargo test -p stillpoint-tests --no-run
 	sync
-	STILLPOINT_BIN=$(CURDIR)/target/debug/stillpoint cargo test -p stillpoint-tests -- --test-threads=1 --nocapture
+	RUST_BACKTRACE=0 STILLPOINT_BIN=$(CURDIR)/target/debug/stillpoint \
+		cargo test -p stillpoint-tests --no-fail-fast -- --test-threads=1 --nocapture
 
 # FAULTS='--filter btrfs --budget 10' picks some; target/debug/faults --help tells what there is.
 faults: setup-test hooks ## The whole fault matrix: a table, and target/faults.json (as root; under 60 minutes)
@@ -43,6 +44,11 @@ faults: setup-test hooks ## The whole fault matrix: a table, and target/faults.j
 	sync
 	TMPDIR=$$([ -d /dev/shm ] && echo /dev/shm || echo /tmp) STILLPOINT_BIN=$(CURDIR)/target/debug/stillpoint \
 		nice -n -10 target/debug/faults --jobs 2 $(FAULTS)
+
+# PROOF='--rounds 20 --only redis' picks some; target/release/proof --help tells what there is.
+proof: setup-proof hooks build ## 200 snapshots each of a busy MariaDB and PostgreSQL, restored and examined
+	sync
+	TMPDIR=$$([ -d /dev/shm ] && echo /dev/shm || echo /tmp) target/release/proof $(PROOF)
 
 kills: hooks ## 10,000 signals at random moments of runs (docs/sweep.md); goes on where it stopped
 	cargo build -p stillpoint -p stillpoint-tests --bins

@@ -24,6 +24,7 @@
 //! | [`cloud_rig`] | a lab in that cloud, and what must not be seen of it |
 //! | [`browser`] | a headless Chromium that looks at a page as a reader does |
 //! | [`by_hand`] | the snapshot that a shell takes |
+//! | [`proof`] | hundreds of snapshots, each proved; and what the oracle must catch |
 //! | [`puppet`] | the hook that does what a test says |
 //! | [`service_manager`] | a stand-in for systemd |
 //! | [`standing`] | a run that stands still, to be killed and stopped |
@@ -56,6 +57,7 @@ pub mod mariadb;
 pub mod oracle;
 pub mod plugin;
 pub mod plugin_manager;
+pub mod proof;
 pub mod publisher;
 pub mod puppet;
 pub mod registry;

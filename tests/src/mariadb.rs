@@ -272,6 +272,8 @@ pub struct StartLog {
     /// InnoDB redid from its log. Not an undo: redo is always there under `FLUSH TABLES WITH READ
     /// LOCK` without a checkpoint.
     pub crash_recovery: bool,
+    /// From its checkpoint to the end of its log, in bytes; none if it does not tell.
+    pub redone: Option<u64>,
     /// Lines that tell of transactions that were, or have to be, rolled back.
     pub rolled_back: Vec<String>,
     /// Lines that tell of transactions that were found prepared, and were decided by the binary log.
@@ -295,8 +297,15 @@ impl StartLog {
                 .map(str::to_owned)
                 .collect()
         };
+        let position = |words: &str| -> Option<u64> {
+            let (_, rest) = text.split_once(words)?;
+            rest.split(|letter: char| !letter.is_ascii_digit()).next()?.parse().ok()
+        };
+        let checkpoint = position("Starting crash recovery from checkpoint LSN=");
+        let end = position("End of log at LSN=");
         Self {
             crash_recovery: text.contains("Starting crash recovery from checkpoint"),
+            redone: checkpoint.zip(end).map(|(checkpoint, end)| end.saturating_sub(checkpoint)),
             rolled_back: lines(&[
                 "rolled back recovered transaction",
                 "which must be rolled back",

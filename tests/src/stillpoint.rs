@@ -366,6 +366,11 @@ pub const NO_SCRIPTS: &str = "[scripts]\nenabled = false\n";
 pub struct Copies(Vec<(String, PathBuf)>);
 
 impl Copies {
+    /// Copies that were not made by the program: the image of each, and its block device.
+    pub(crate) fn of_images(copies: Vec<(String, PathBuf)>) -> Self {
+        Self(copies)
+    }
+
     /// The copy of one of the lab's file systems.
     ///
     /// # Errors
@@ -488,6 +493,11 @@ impl Run {
 pub struct Manifest(Value);
 
 impl Manifest {
+    /// Of a snapshot that was not taken by the program, as the program would have written it.
+    pub(crate) fn of(document: Value) -> Self {
+        Self(document)
+    }
+
     /// A field, by its JSON pointer.
     ///
     /// # Errors

@@ -81,6 +81,7 @@ impl Judge<'_> {
             rows: found.iter().map(|found| found.rows).sum(),
             had_to_be_there,
             could_not_be_there,
+            redone: None,
             note,
         })
     }
@@ -94,6 +95,7 @@ impl Judge<'_> {
             rows: 0,
             had_to_be_there: 0,
             could_not_be_there: 0,
+            redone: None,
             note: String::new(),
         }
     }
@@ -139,7 +141,7 @@ impl Judge<'_> {
     }
 }
 
-pub(super) async fn examine_postgresql(
+pub(crate) async fn examine_postgresql(
     kind: Kind,
     lab: &Lab,
     copies: &Copies,
@@ -192,7 +194,9 @@ async fn judge_postgresql(
     }
     let found = rows_of_postgresql(&server, &mut judge).await?;
     server.stop_immediately()?;
-    judge.sequences(&found, format!("{} bytes redone", log.redone()))
+    let redone = log.redone();
+    let verdict = judge.sequences(&found, format!("{redone} bytes redone"))?;
+    Ok(Verdict { redone: Some(redone), ..verdict })
 }
 
 /// Read from the tables, whose pages have checksums, and counted by their indexes once more.

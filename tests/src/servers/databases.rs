@@ -139,6 +139,7 @@ impl Database for Maria {
             rows: found.rows,
             had_to_be_there: found.had_to_be_there,
             could_not_be_there: found.could_not_be_there,
+            redone: found.start_log.redone,
             note: format!("{}:{}", found.binlog_end.file, found.binlog_end.offset),
         })
     }

@@ -24,6 +24,7 @@ use crate::oracle::Violation;
 use crate::stillpoint::{Copies, Manifest};
 use crate::writers::{Client, History};
 
+pub(crate) use copies::examine_postgresql;
 pub use machine::Machine;
 
 /// A database, and how its hook quiesces it.
@@ -212,6 +213,8 @@ pub struct Verdict {
     pub had_to_be_there: u64,
     /// Commits that were begun after the thaw, and so could not be there.
     pub could_not_be_there: u64,
+    /// Bytes of its log that the server redid when it started; none if it does not tell.
+    pub redone: Option<u64>,
     /// What else is worth telling, for the test's output.
     pub note: String,
 }
