@@ -22,7 +22,7 @@ mod worker;
 
 use std::fmt::{self, Write as _};
 use std::io;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -131,26 +131,26 @@ pub(crate) async fn flush(
         return Err(FlushError::NoFlusher);
     }
     let task = Task { file_systems: file_systems.to_vec(), budget, enough: ENOUGH };
-    let mut child = start()?;
+    by(spawn::command(FLUSHER_NAME), &task).await.map(Outcome::Done)
+}
+
+/// Has this child do the task. Whatever it does, this returns by the task's budget and the grace.
+async fn by(mut command: Command, task: &Task) -> Result<Flushed, FlushError> {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = tokio::process::Command::from(command)
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(FlushError::Start)?;
     let mut flushed = None;
-    let in_time = timeout(budget + GRACE, talk(&mut child, &task, &mut flushed)).await;
+    let in_time = timeout(task.budget + GRACE, talk(&mut child, task, &mut flushed)).await;
     // One that waits for a dead disk dies when the disk answers, or never: it is not waited for.
     let _ = child.start_kill();
     match (flushed, in_time) {
-        (Some(flushed), Ok(_)) => Ok(Outcome::Done(flushed)),
-        (Some(flushed), Err(_)) => {
-            Ok(Outcome::Done(Flushed { ended: Ended::OutOfTime, ..flushed }))
-        }
+        (Some(flushed), Ok(_)) => Ok(flushed),
+        (Some(flushed), Err(_)) => Ok(Flushed { ended: Ended::OutOfTime, ..flushed }),
         (None, Ok(how)) => Err(FlushError::Died(how)),
-        (None, Err(_)) => Err(FlushError::Stuck(budget)),
+        (None, Err(_)) => Err(FlushError::Stuck(task.budget)),
     }
-}
-
-fn start() -> Result<Child, FlushError> {
-    let mut command = spawn::command(FLUSHER_NAME);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut command = tokio::process::Command::from(command);
-    command.kill_on_drop(true).spawn().map_err(FlushError::Start)
 }
 
 /// Gives the child its task and keeps the last that it says; returns how it ended.
@@ -191,11 +191,16 @@ impl fmt::Display for Flushed {
         write!(f, "{} of {files} file{plural} written out in small steps; ", Mib(bytes))?;
         match ended {
             Ended::LittleLeft | Ended::NothingMoreFound => {
-                write!(f, "dirty on this machine: {} before, {} after", Mib(dirty_before), Mib(dirty_after))
+                write!(
+                    f,
+                    "dirty on this machine: {} before, {} after",
+                    Mib(dirty_before),
+                    Mib(dirty_after)
+                )
             }
             Ended::Outrun => write!(f, "others write faster: {} dirty after it", Mib(dirty_after)),
             Ended::NotYet | Ended::OutOfTime => {
-                write!(f, "then its time was over, the rest is left to sync")
+                f.write_str("then its time was over, the rest is left to sync")
             }
         }
     }
@@ -216,7 +221,8 @@ impl fmt::Display for Mib {
 
 #[cfg(test)]
 mod tests {
-    use super::{Ended, FlushError, Flushed, Outcome, flush};
+    use super::{Ended, FlushError, Flushed, Outcome, Task, by, flush};
+    use std::process::Command;
     use std::time::Duration;
 
     fn flushed(ended: Ended) -> String {
@@ -242,6 +248,37 @@ mod tests {
             ]
         );
         assert_eq!(Outcome::NotNeeded { dirty: 0 }.to_string(), "0.0 MiB dirty on this machine");
+    }
+
+    /// What comes of a child that does this.
+    async fn child(script: &str) -> Result<Flushed, FlushError> {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        let task = Task { file_systems: Vec::new(), budget: Duration::from_millis(500), enough: 0 };
+        by(command, &task).await
+    }
+
+    const SAID: &str =
+        r#"{"bytes":7,"files":1,"dirty_before":9,"dirty_after":9,"ended":"not-yet"}"#;
+
+    #[tokio::test]
+    async fn a_child_that_is_stuck_is_not_waited_for() {
+        let stuck = child("exec sleep 1000").await;
+        assert!(matches!(stuck, Err(FlushError::Stuck(_))), "{stuck:?}");
+    }
+
+    #[tokio::test]
+    async fn what_a_child_did_until_it_was_stuck_counts() {
+        let stuck = child(&format!("echo '{SAID}'; exec sleep 1000")).await.unwrap();
+        assert_eq!((stuck.bytes, stuck.ended), (7, Ended::OutOfTime));
+    }
+
+    #[tokio::test]
+    async fn a_child_that_dies_without_a_word_is_told_of() {
+        let died = child("kill -9 $$").await.unwrap_err();
+        assert!(died.warning().contains("signal: 9"), "{}", died.warning());
+        let ended = child("echo nonsense").await;
+        assert!(matches!(ended, Err(FlushError::Died(_))), "{ended:?}");
     }
 
     /// Unit tests have a `main` that does not enter: starting it again would run all tests again.

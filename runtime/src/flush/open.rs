@@ -65,7 +65,8 @@ pub(super) fn each_open_file(
     let mut namespaces = BTreeMap::new();
     let Ok(processes) = fs::read_dir("/proc") else { return ControlFlow::Continue(()) };
     for process in processes.flatten() {
-        let is_process = process.file_name().to_str().is_some_and(|name| name.parse::<u32>().is_ok());
+        let is_process =
+            process.file_name().to_str().is_some_and(|name| name.parse::<u32>().is_ok());
         if !is_process {
             continue;
         }
@@ -145,10 +146,8 @@ mod tests {
                      3: LEASE  BREAKING  READ  4712 08:01:132 0 EOF\n\
                      3: -> FLOCK  ADVISORY  WRITE 5 08:01:133 0 EOF\n\
                      garbage\n4: LEASE\n5: LEASE ACTIVE READ 1 zz:1:1 0 EOF\n";
-        let expected = [
-            (DevId { major: 0xfd, minor: 0x1b }, 131),
-            (DevId { major: 8, minor: 1 }, 132),
-        ];
+        let expected =
+            [(DevId { major: 0xfd, minor: 0x1b }, 131), (DevId { major: 8, minor: 1 }, 132)];
         assert_eq!(leases(locks), BTreeSet::from(expected));
     }
 
@@ -174,7 +173,8 @@ mod tests {
     #[test]
     fn nothing_is_found_outside_of_the_plan() {
         let _written = tempfile::tempfile().unwrap();
-        let end = each_open_file(&BTreeSet::new(), &mut Seen::nothing(), |_| ControlFlow::Break(()));
+        let end =
+            each_open_file(&BTreeSet::new(), &mut Seen::nothing(), |_| ControlFlow::Break(()));
         assert_eq!(end, ControlFlow::Continue(()));
     }
 }

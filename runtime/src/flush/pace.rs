@@ -85,7 +85,8 @@ mod tests {
             let took = Duration::from_nanos(bytes * 1_000_000_000 / bytes_per_second);
             left -= bytes;
             clock += took;
-            clock += pace.took(bytes, took, Ahead { bytes: left, time: budget.saturating_sub(clock) });
+            clock +=
+                pace.took(bytes, took, Ahead { bytes: left, time: budget.saturating_sub(clock) });
             steps.push(bytes);
         }
         (pace, steps, clock)
@@ -127,7 +128,11 @@ mod tests {
             pace.took(MIB, Duration::from_millis(10), late);
         }
         assert_eq!(pace.step(), LARGEST_IN_A_HURRY);
-        pace.took(MIB, Duration::from_millis(5), Ahead { bytes: MIB, time: Duration::from_secs(1) });
+        pace.took(
+            MIB,
+            Duration::from_millis(5),
+            Ahead { bytes: MIB, time: Duration::from_secs(1) },
+        );
         assert_eq!(pace.step(), LARGEST);
     }
 

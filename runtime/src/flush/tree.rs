@@ -137,7 +137,8 @@ mod tests {
         symlink(outside.path().join("other"), tree.path().join("file-link")).unwrap();
         nix::unistd::mkfifo(&tree.path().join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
         let inode = |path: &Path| fs::metadata(path).unwrap().ino();
-        let expected = BTreeSet::from([inode(&deep.join("deep")), inode(&tree.path().join("high"))]);
+        let expected =
+            BTreeSet::from([inode(&deep.join("deep")), inode(&tree.path().join("high"))]);
         assert_eq!(found(tree.path(), now(), 100), expected);
     }
 

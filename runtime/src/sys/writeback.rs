@@ -38,7 +38,8 @@ pub(crate) struct Pages {
 /// # Errors
 /// ENOSYS before Linux 6.5, EOPNOTSUPP for hugetlbfs.
 pub(crate) fn pages_of(file: &File, range: &Range<u64>) -> Result<Pages, Errno> {
-    let asked = CachestatRange { offset: range.start, length: range.end.saturating_sub(range.start) };
+    let asked =
+        CachestatRange { offset: range.start, length: range.end.saturating_sub(range.start) };
     let mut pages = Pages::default();
     // SAFETY: the descriptor is borrowed for the call; the kernel reads one struct and writes the
     // other, both of its own layout and alive until it returns.
