@@ -76,9 +76,9 @@ fn lab_of(specs: &[FsSpec], deadlines: &str) -> Result<(Lab, Stillpoint)> {
 }
 
 /// A run that fails where it would call `syncfs`.
-fn until_sync(stillpoint: &Stillpoint) -> Result<Run> {
+fn until_sync(stillpoint: Stillpoint) -> Result<Run> {
     let ends = "guard.sync.before=error(EIO)";
-    let stillpoint = stillpoint.clone().with_variable("STILLPOINT_FAILPOINTS", Path::new(ends));
+    let stillpoint = stillpoint.with_variable("STILLPOINT_FAILPOINTS", Path::new(ends));
     let run = stillpoint.snapshot("flush", &[])?;
     run.exited_with(11)?;
     Ok(run)
@@ -90,7 +90,7 @@ fn what_is_dirty_is_written_out_before_anything_is_held_whoever_wrote_it() -> Re
     let (lab, stillpoint) = lab_of(&specs, "[deadlines]\nflush = \"60s\"\n")?;
     let open = make_dirty(&lab)?;
     let asked = dirty_bytes(&open[0].1)?;
-    let run = until_sync(&stillpoint)?;
+    let run = until_sync(stillpoint)?;
     let document = run.json()?;
     let flush = step(&document, "flush")?;
     let told = flush["detail"].as_str().unwrap_or_default().to_owned();
