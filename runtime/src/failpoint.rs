@@ -27,6 +27,8 @@ pub const ALL: &[&str] = &[
     "agent.plan.after",
     "agent.prepare.before",
     "agent.prepare.after",
+    "agent.flush.before",
+    "agent.flush.after",
     "agent.arm.before",
     "agent.arm.after",
     "agent.sync.before",

@@ -48,5 +48,6 @@ pub mod time;
 mod cgroup;
 mod durable;
 mod file_lock;
+mod flush;
 mod sys;
 mod walk;

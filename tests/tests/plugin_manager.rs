@@ -45,6 +45,7 @@ fn the_package_is_as_the_manager_wants_it(plugin: &InstalledPlugin) -> Result<()
     let deadlines = Deadlines::default();
     let script = Duration::from_secs(DEFAULT_SCRIPT_TIMEOUT.unsigned_abs());
     let longest = deadlines.prepare
+        + deadlines.flush
         + deadlines.sync
         + 2 * script
         + stillpoint::config::LONGEST_WINDOW

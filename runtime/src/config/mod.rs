@@ -136,7 +136,10 @@ pub struct Deadlines {
     /// Hooks' `prepare`, and the provider's.
     #[serde(deserialize_with = "duration::parse")]
     pub prepare: Duration,
-    /// Flushing before anything is locked.
+    /// Writing out dirty data in small steps, before `sync`: then that has the rest.
+    #[serde(deserialize_with = "duration::parse")]
+    pub flush: Duration,
+    /// Flushing what is left, before anything is locked.
     #[serde(deserialize_with = "duration::parse")]
     pub sync: Duration,
     /// Hooks' `pre-freeze`.
@@ -160,6 +163,7 @@ impl Default for Deadlines {
     fn default() -> Self {
         Self {
             prepare: Duration::from_secs(30),
+            flush: Duration::from_secs(10),
             sync: Duration::from_secs(60),
             quiesce: Duration::from_secs(20),
             freeze: Duration::from_secs(10),

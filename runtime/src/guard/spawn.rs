@@ -13,6 +13,7 @@ use nix::sys::socket::{
 };
 
 use super::protocol::{GUARD_NAME, RECOVERY_NAME, SENTINEL_NAME, TOUCH_NAME};
+use crate::flush::FLUSHER_NAME;
 use crate::hook::compile::COMPILER_NAME;
 use crate::sys::guardproc::{close_all_from, pidfd_open, take_stdin};
 
@@ -90,6 +91,10 @@ pub(crate) fn enter() {
     if name == COMPILER_NAME {
         std::process::exit(crate::hook::compile::run_worker());
     }
+    // With no more power than whoever starts it.
+    if name == FLUSHER_NAME {
+        std::process::exit(crate::flush::run_worker());
+    }
     let run = match name.to_str() {
         Some(GUARD_NAME) => super::process::run,
         Some(SENTINEL_NAME) => super::sentinel::run,
@@ -104,7 +109,7 @@ pub(crate) fn enter() {
     std::process::exit(i32::from(result.is_err()));
 }
 
-/// Only what runs a sequence has places to stop at: not the children that touch or compile.
+/// Only what runs a sequence has places to stop at: not the children that touch, flush or compile.
 #[cfg(feature = "failpoints")]
 fn arm_failpoints() {
     let name = std::env::args_os().next().unwrap_or_default();
@@ -112,7 +117,7 @@ fn arm_failpoints() {
         Some(GUARD_NAME) => crate::failpoint::armed::begin("guard"),
         Some(SENTINEL_NAME) => crate::failpoint::armed::begin("sentinel"),
         Some(RECOVERY_NAME) => crate::failpoint::armed::begin("recovery"),
-        Some(TOUCH_NAME | COMPILER_NAME) => {}
+        Some(TOUCH_NAME | COMPILER_NAME | FLUSHER_NAME) => {}
         _ => crate::failpoint::armed::begin("agent"),
     }
 }

@@ -159,8 +159,9 @@ pub(super) fn doing(step: &str) -> Option<&'static str> {
     Some(match step {
         "plan" => "working out what is to be frozen, with nothing touched yet",
         "prepare" => "looking at the applications and the disks, with nothing held yet",
+        "flush" => "writing out in small steps what is in memory, with nothing held yet",
         "arm" => "starting the processes that thaw whatever happens, with nothing held yet",
-        "sync" => "writing out what was still in memory, with nothing held yet",
+        "sync" => "writing out the rest of what is in memory, with nothing held yet",
         "rehearse" => "freezing and thawing everything once, before any application is held",
         "quiesce" => "asking applications to hold still",
         "freeze" => "freezing the file systems",

@@ -22,9 +22,11 @@ pub enum Step {
     Plan,
     /// Hooks look at their applications, the provider opens its connection; nothing is held.
     Prepare,
+    /// Dirty data is written out in small steps, so that `sync` has little to do.
+    Flush,
     /// Guard and sentinel are started.
     Arm,
-    /// Dirty data is flushed before anything is locked.
+    /// What is still dirty is flushed, before anything is locked.
     Sync,
     /// Every file system is frozen and thawed once, before anything is locked.
     Rehearse,
@@ -46,9 +48,10 @@ pub enum Step {
 
 impl Step {
     /// All of them, in order: fault tests are generated from this list.
-    pub const ALL: [Step; 12] = [
+    pub const ALL: [Step; 13] = [
         Step::Plan,
         Step::Prepare,
+        Step::Flush,
         Step::Arm,
         Step::Sync,
         Step::Rehearse,
@@ -67,6 +70,7 @@ impl fmt::Display for Step {
         f.write_str(match self {
             Step::Plan => "plan",
             Step::Prepare => "prepare",
+            Step::Flush => "flush",
             Step::Arm => "arm",
             Step::Sync => "sync",
             Step::Rehearse => "rehearse",

@@ -3,6 +3,7 @@
 use crate::config::grants::OnFailure;
 use crate::consistency::{Level, Reason, ReasonCode, level_after};
 use crate::failpoint::reach;
+use crate::flush::{Outcome as Flush, flush};
 use crate::guard::{self, Aftercare, ArmedGuard, GuardError, GuardOptions};
 use crate::hook::{Outcome, Prepared as HookPrepared};
 use crate::journal::RunLock;
@@ -175,6 +176,9 @@ impl Prepared {
             let sentinel = self.arm_for_hooks().await;
             return Ok(self.rehearsed(sentinel));
         }
+        if let Err(cause) = self.flush().await {
+            return Err(self.rehearsed(None).abort(Step::Flush, cause).await);
+        }
         match self.arm_and_rehearse().await {
             Ok(guard) => Ok(self.rehearsed(Some(guard))),
             Err((during, cause)) => Err(self.rehearsed(None).abort(during, cause).await),
@@ -190,6 +194,33 @@ impl Prepared {
         let options = GuardOptions { expedite_rcu: false, ..guard_options(&self.run.request) };
         let armed = guard::arm(&[], options).await;
         armed.inspect_err(|error| self.run.recorder.warn(format!("no sentinel: {error}"))).ok()
+    }
+
+    /// What is dirty is written out in small steps, so that the `syncfs` that follows has little to
+    /// do: one that has much makes applications wait. A run does not fail over that.
+    async fn flush(&mut self) -> Result<(), Cause> {
+        let Self { run, plan, .. } = self;
+        let running = run.recorder.begin(Step::Flush, None);
+        let budget = run.request.deadlines.flush;
+        let cancel = run.request.context.cancel.clone();
+        let came = tokio::select! {
+            came = flush(&plan.file_systems, budget) => came,
+            () = cancel.cancelled() => {
+                run.recorder.failed(running, Cause::Cancelled.to_string());
+                return Err(Cause::Cancelled);
+            }
+        };
+        match came {
+            Ok(done @ Flush::Done(_)) => run.recorder.done(running, done.to_string()),
+            Ok(not_needed) => {
+                run.recorder.end(running, StepResult::Skipped, Some(not_needed.to_string()));
+            }
+            Err(error) => {
+                run.recorder.end(running, StepResult::Skipped, Some(error.to_string()));
+                run.recorder.warn(error.warning());
+            }
+        }
+        Ok(())
     }
 
     async fn arm_and_rehearse(&mut self) -> Result<ArmedGuard, (Step, Cause)> {

@@ -13,3 +13,4 @@ pub(crate) mod loopdev;
 pub(crate) mod probe;
 pub(crate) mod program;
 pub(crate) mod reflink;
+pub(crate) mod writeback;

@@ -4,6 +4,7 @@
 
 mod alibaba;
 mod database;
+mod flush;
 mod holds;
 mod hook;
 mod program;
@@ -54,6 +55,8 @@ enum Part {
     Program,
     /// The window around a request to an emulated ECS
     Alibaba,
+    /// Commits beside a run with 500 MB dirty
+    Flush,
 }
 
 /// How often things are measured.
@@ -131,6 +134,9 @@ async fn measure(arguments: &Arguments) -> Result<bool> {
     }
     if arguments.wants(Part::Alibaba) {
         alibaba::measure(rounds, &mut report)?;
+    }
+    if arguments.wants(Part::Flush) {
+        flush::measure(rounds, &mut report)?;
     }
     print!("{}", report.markdown());
     if let Some(directory) = arguments.out.parent() {
