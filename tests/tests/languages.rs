@@ -210,7 +210,6 @@ fn the_examples_are_what_hook_new_makes() -> Result<()> {
             compared += 1;
         }
         ensure!(compared >= 5, "{language}: only {compared} files");
-        ensure!(example.join("sdk").exists(), "examples/hooks/{language}/sdk leads nowhere");
     }
     Ok(())
 }

@@ -16,6 +16,9 @@ pub struct Language {
 /// The contract, for tool chains that make bindings of their own.
 const WIT: (&str, &str) = ("wit/since_v0_1_0", "wit");
 
+/// The JavaScript SDK, and the contract where its tool looks for it.
+const JAVASCRIPT: [(&str, &str); 2] = [("javascript", "sdk"), ("wit/since_v0_1_0", "sdk/wit")];
+
 /// All of them, in the order in which they are shown.
 pub const LANGUAGES: &[Language] = &[
     Language {
@@ -45,13 +48,13 @@ pub const LANGUAGES: &[Language] = &[
     },
     Language {
         name: "javascript",
-        sdk: &[("javascript", "sdk")],
+        sdk: &JAVASCRIPT,
         test: "npm ci && npm test",
         note: None,
     },
     Language {
         name: "typescript",
-        sdk: &[("javascript", "sdk")],
+        sdk: &JAVASCRIPT,
         test: "npm ci && npm test",
         note: None,
     },

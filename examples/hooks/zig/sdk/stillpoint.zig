@@ -1,1 +1,0 @@
-../../../../hooks-sdk/zig/stillpoint.zig
