@@ -269,6 +269,9 @@ export namespace kv {
   /** Deleting what is not there is no error. */
   function _delete(key: string): void;
   export { _delete as delete };
+  /** The keys that are there, sorted: by them `finish` on a fresh object sees what was begun, also by an older version
+   * of the hook. Since version 0.1.1 of the contract. */
+  function keys(): string[];
 }
 
 /** What this run is, and the clock that it runs against. */

@@ -29,6 +29,8 @@ pub(super) enum What {
     Run { connection: String, statement: String, params: Vec<Value> },
     Ping { connection: String },
     Program { command: String, arguments: Vec<String>, stdin: Vec<u8> },
+    /// Of the hook's state: `kv.set begun`.
+    State { call: String },
 }
 
 /// What is answered.
@@ -40,16 +42,20 @@ pub(super) enum Reply {
     Output(Output),
     Refused(SqlError),
     NoOutput(ProcessError),
+    /// State was read or kept.
+    Kept,
+    /// It was not.
+    NotKept(String),
 }
 
 impl Reply {
     /// Nothing went wrong.
     pub(super) fn is_good(&self) -> bool {
         match self {
-            Reply::Opened { .. } | Reply::Answer(_) => true,
+            Reply::Opened { .. } | Reply::Answer(_) | Reply::Kept => true,
             Reply::Alive(alive) => *alive,
             Reply::Output(output) => output.exit_code == Some(0),
-            Reply::Refused(_) | Reply::NoOutput(_) => false,
+            Reply::Refused(_) | Reply::NoOutput(_) | Reply::NotKept(_) => false,
         }
     }
 }
@@ -77,6 +83,7 @@ impl fmt::Display for What {
             What::Program { command, arguments, .. } => {
                 write!(f, "program `{}`", short(&format!("{command} {}", arguments.join(" "))))
             }
+            What::State { call } => write!(f, "`{}`", short(call)),
         }
     }
 }
@@ -95,6 +102,8 @@ impl fmt::Display for Reply {
             Reply::Output(output) => write!(f, "signal {}", output.signal.unwrap_or_default()),
             Reply::Refused(error) => write!(f, "{}", short(&error.to_string())),
             Reply::NoOutput(error) => write!(f, "{}", short(&error.to_string())),
+            Reply::Kept => f.write_str("done"),
+            Reply::NotKept(why) => f.write_str(why),
         }
     }
 }

@@ -483,6 +483,23 @@ impl Stage for World {
         self.after(ticket.fault).await;
         ran
     }
+
+    /// No script has a word for it: the state is a real one, in the test's own directory.
+    async fn state(&self, call: &str, real: Real<'_, bool>) -> Option<String> {
+        let ticket = self.begin(None, What::State { call: call.to_owned() });
+        if matches!(ticket.fault, Some(Fault::Refused | Fault::Lost)) {
+            let words = "this test makes the disk fail".to_owned();
+            self.end(&ticket, Reply::NotKept(words.clone()));
+            return Some(words);
+        }
+        let reply = match real.await {
+            true => Reply::Kept,
+            false => Reply::NotKept("refused".into()),
+        };
+        self.end(&ticket, reply);
+        self.after(ticket.fault).await;
+        None
+    }
 }
 
 /// As a real client would: no more rows than the grant allows.
