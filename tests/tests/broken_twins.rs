@@ -1,6 +1,7 @@
 //! A twin of each language's hook that its author got wrong (it forgets to release, it ignores errors, it
 //! loops) does not conform, and the report says what is wrong, in the same words for every language. Each is
-//! begun with `hook new`, spoilt, and built with `hook build`.
+//! begun with `hook new`, spoilt, and built with `hook build`. On the way each keeps state, too, and asks for
+//! its keys: the templates need none.
 
 use std::fs;
 use std::path::Path;
@@ -23,14 +24,40 @@ const DEADLINE: [&str; 2] = ["--deadline", "3s"];
 struct Compiled {
     language: &'static str,
     source: &'static str,
+    /// Keeps state, and fails if that is not what it kept.
+    state: &'static [(&'static str, &'static str)],
     /// As [`FAULTS`]: what is there, and what the author writes.
     changes: [(&'static str, &'static str); 3],
 }
 
-const COMPILED: [Compiled; 3] = [
+const COMPILED: [Compiled; 4] = [
     Compiled {
         language: "c",
         source: "src/quiesce.c",
+        state: &[
+            (
+                "  ret->freeze_budget_ms = 20000;\n",
+                "  ret->freeze_budget_ms = 20000;\n  sp_needs_kv(ret, 4096, \"to know what was begun\");\n",
+            ),
+            (
+                "sp_plan *ret, sp_error *err) {\n  char *name;\n",
+                r#"sp_plan *ret, sp_error *err) {
+  hook_list_string_t keys;
+  uint8_t *bytes;
+  size_t length;
+  if (!sp_kv_set("b", NULL, 0, err) || !sp_kv_set("a", (const uint8_t *)"22", 2, err)) return false;
+  if (!sp_kv_keys(&keys, err) || !sp_kv_get("a", &bytes, &length, err)) return false;
+  if (keys.len != 2 || keys.ptr[0].ptr[0] != 'a' || length != 2) return sp_fail(err, SP_INTERNAL, "state", NULL);
+  hook_list_string_free(&keys);
+  free(bytes);
+  if (!sp_kv_get("b", &bytes, &length, err)) return false;
+  if (bytes == NULL || length != 0) return sp_fail(err, SP_INTERNAL, "state of no bytes", NULL);
+  free(bytes);
+  if (!sp_kv_delete("a", err) || !sp_kv_delete("b", err)) return false;
+  char *name;
+"#,
+            ),
+        ],
         changes: [
             (
                 "  bool ok = sp_execute(&session, UNLOCK, SP_NO_TIMEOUT, error);\n  sp_close(&session);\n  return ok;\n",
@@ -49,6 +76,28 @@ const COMPILED: [Compiled; 3] = [
     Compiled {
         language: "zig",
         source: "src/quiesce.zig",
+        state: &[
+            (
+                "        description.freeze_budget_ms = 20_000;\n",
+                "        description.freeze_budget_ms = 20_000;\n        description.needsKv(4096, \"to know what was begun\");\n",
+            ),
+            (
+                "        self.session = try Session.open(name.slice());\n",
+                r#"        try stillpoint.kv.set("b", "1");
+        try stillpoint.kv.set("a", "22");
+        var keys = try stillpoint.kv.keys();
+        defer keys.free();
+        const kept = (try stillpoint.kv.get("a")).?;
+        defer kept.free();
+        if (keys.len() != 2 or keys.at(0)[0] != 'a' or kept.slice().len != 2) {
+            return stillpoint.fail(error.Internal, "state");
+        }
+        try stillpoint.kv.delete("a");
+        try stillpoint.kv.delete("b");
+        self.session = try Session.open(name.slice());
+"#,
+            ),
+        ],
         changes: [
             (
                 "_: *stillpoint.Metadata) Error!void {\n        try self.release();\n",
@@ -67,6 +116,24 @@ const COMPILED: [Compiled; 3] = [
     Compiled {
         language: "rust",
         source: "src/lib.rs",
+        state: &[
+            (
+                "        .freeze_budget_ms(20_000)\n",
+                "        .freeze_budget_ms(20_000)\n        .needs_kv(4096, \"to know what was begun\")\n",
+            ),
+            (
+                "        let session = Connection::open(&connection(settings)?)?;\n",
+                r#"        stillpoint_hook::kv::set("b", b"1")?;
+        stillpoint_hook::kv::set("a", b"22")?;
+        if stillpoint_hook::kv::keys()? != ["a", "b"] {
+            return Err(HookError::Internal("state".into()));
+        }
+        stillpoint_hook::kv::delete("a")?;
+        stillpoint_hook::kv::delete("b")?;
+        let session = Connection::open(&connection(settings)?)?;
+"#,
+            ),
+        ],
         changes: [
             (
                 "        if let Some(session) = self.session.take() {\n            session.execute(UNLOCK, &[], None)?;\n        }\n",
@@ -80,6 +147,22 @@ const COMPILED: [Compiled; 3] = [
                 "        let now = Position::ask(self.session()?)?;\n",
                 "        while std::hint::black_box(true) {}\n        let now = Position::ask(self.session()?)?;\n",
             ),
+        ],
+    },
+    Compiled {
+        language: "go",
+        source: "quiesce/quiesce.go",
+        state: &[],
+        changes: [
+            (
+                "\terr := h.run(Unlock, 0)\n\th.session.Close()\n\th.session = nil\n\treturn err\n",
+                "\treturn nil\n",
+            ),
+            (
+                "\t\tif err := h.run(Lock, h.Host.Remaining()-reserve); err != nil {\n\t\t\treturn Position{}, err\n\t\t}\n",
+                "\t\t_ = h.run(Lock, h.Host.Remaining()-reserve)\n",
+            ),
+            ("\tif h.heldAt == nil {\n", "\tfor {\n\t}\n\tif h.heldAt == nil {\n"),
         ],
     },
 ];
@@ -98,7 +181,21 @@ const JAVASCRIPT: &[(&str, &str)] = &[
     ("const CONNECTION = \"main\";\n", "const CONNECTION = \"main\";\nlet fault;\n"),
     ("        properties: {\n", "        properties: {\n          fault: { type: \"string\" },\n"),
     ("{ connection = CONNECTION }", "{ connection = CONNECTION, ...more }"),
-    ("    const { engine, version } =", "    fault = more.fault;\n    const { engine, version } ="),
+    ("component, needsSql,", "component, kv, needsKv, needsSql,"),
+    (
+        "      needs: [\n",
+        "      needs: [\n        needsKv({ bytes: 4096, reason: \"to know what was begun\" }),\n",
+    ),
+    (
+        "    const { engine, version } =",
+        r#"    fault = more.fault;
+    kv.set("b", Uint8Array.of(1));
+    kv.set("a", Uint8Array.of(1, 2));
+    if (kv.keys().join() !== "a,b" || kv.get("a")?.length !== 2) throw new Internal(`keys ${kv.keys()}`);
+    kv.delete("a");
+    kv.delete("b");
+    const { engine, version } ="#,
+    ),
     (
         "    this.#session = undefined;\n    session?.execute(UNLOCK",
         "    if (fault === \"forgets\") return;\n    this.#session = undefined;\n    session?.execute(UNLOCK",
@@ -133,9 +230,21 @@ const SCRIPTING: [Scripting; 3] = [
                 "                \"properties\": {\n",
                 "                \"properties\": {\n                    \"fault\": {\"type\": \"string\"},\n",
             ),
+            ("    component,\n", "    component,\n    kv,\n    needs_kv,\n"),
+            (
+                "            needs=[\n",
+                "            needs=[\n                needs_kv(4096, \"to know what was begun\"),\n",
+            ),
             (
                 "        self.session = sql.Connection(",
-                "        FAULT.append(settings.get(\"fault\"))\n        self.session = sql.Connection(",
+                r#"        FAULT.append(settings.get("fault"))
+        kv.set("b", b"1")
+        kv.set("a", b"22")
+        if kv.keys() != ["a", "b"] or kv.get("a") != b"22":
+            raise Internal(f"keys {kv.keys()}")
+        kv.delete("a")
+        kv.delete("b")
+        self.session = sql.Connection("#,
             ),
             (
                 "        session, self.session = self.session, None\n        if session is not None:\n",
@@ -157,11 +266,12 @@ const SCRIPTING: [Scripting; 3] = [
 fn a_twin_in_a_compiled_language_is_told_what_is_wrong_with_it() -> Result<()> {
     let Some(tools) = Tools::installed()? else { return Ok(()) };
     let scratch = scratch()?;
-    for Compiled { language, source, changes } in COMPILED {
+    for Compiled { language, source, state, changes } in COMPILED {
         let directory = scratch.path().join(language);
         fs::create_dir(&directory)?;
         let project = tools.new_project(&directory, NAME, language)?;
         let source = project.join(source);
+        replace_in(&source, state)?;
         let right = fs::read_to_string(&source)?;
         for ((fault, words), change) in FAULTS.into_iter().zip(changes) {
             fs::write(&source, &right)?;

@@ -243,7 +243,14 @@ impl Project {
             .map_err(|source| BuildError::Read { file: self.directory.join("build"), source })?;
         let arguments =
             ["-d", "wit", "-w", "hook", "componentize", "--stub-wasi", "app", "-o", MADE[1]];
-        tool.run(&self.directory, &arguments, false)?;
+        tool.run(&self.directory, &arguments, false).map_err(|error| match error {
+            BuildError::NoTool { tool, needed_for, install } => BuildError::NoTool {
+                tool,
+                needed_for,
+                install: format!("cd {} && {install}", self.directory.display()),
+            },
+            other => other,
+        })?;
         let version = tool.version(&self.directory, "--version");
         let tools = vec![("componentize-py".into(), version)];
         self.made(self.directory.join(MADE[1]), tools)

@@ -65,6 +65,17 @@ impl Taped {
         self.reply.as_ref().is_some_and(Reply::is_good)
     }
 
+    /// What may take something or give it back, as one text: a statement, or a program with its arguments.
+    pub(super) fn deed(&self) -> Option<String> {
+        match &self.what {
+            What::Run { statement, .. } => Some(statement.clone()),
+            What::Program { command, arguments, .. } => {
+                Some([std::slice::from_ref(command), arguments].concat().join(" "))
+            }
+            _ => None,
+        }
+    }
+
     /// The statement, if it is one.
     pub(super) fn statement(&self) -> Option<&str> {
         match &self.what {

@@ -143,10 +143,12 @@ impl Judge {
             return Vec::new();
         }
         let Some(confirmed) = played.step(Phase::Confirm) else { return Vec::new() };
+        // Some prove it by giving back: only what is still held can be (`pg_backup_stop`).
+        let until_then = || confirmed.held.iter().chain(&confirmed.given);
         let missing = self
             .holds
             .iter()
-            .find(|wanted| !confirmed.held.iter().any(|held| held.statement == wanted.statement));
+            .find(|wanted| !until_then().any(|held| held.statement == wanted.statement));
         if let Some(missing) = missing {
             return vec![fails("tells the truth", untrue(scenario, missing), scenario)];
         }
