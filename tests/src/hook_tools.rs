@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::example_hooks::{SCRIPTING, project, ran};
+use crate::example_hooks::{project, ran};
 use crate::stillpoint::{binary, workspace};
 
 /// The languages whose compilers make modules.
@@ -68,9 +68,10 @@ impl Tools {
     pub fn new_project(&self, directory: &Path, name: &str, language: &str) -> Result<PathBuf> {
         self.stillpoint(directory, &["hook", "new", name, "--lang", language])?.succeeded()?;
         let made = directory.join(name);
-        if SCRIPTING.contains(&language) {
-            let installed = if language == "python" { ".venv" } else { "node_modules" };
-            symlink(project(language).join(installed), made.join(installed))?;
+        match language {
+            "python" => symlink(project(language).join(".venv"), made.join(".venv"))?,
+            "javascript" | "typescript" => link_packages(&project(language), &made)?,
+            _ => {}
         }
         Ok(made)
     }
@@ -92,6 +93,19 @@ impl Tools {
         let line = ["hook", "test", &component, "--script", "fake.toml", "--conformance"];
         self.stillpoint(project, &[&line, more].concat())
     }
+}
+
+/// What npm has installed for the example, and the SDK of this project: as `npm ci` would.
+fn link_packages(example: &Path, project: &Path) -> Result<()> {
+    let packages = project.join("node_modules");
+    fs::create_dir(&packages)?;
+    let Ok(entries) = fs::read_dir(example.join("node_modules")) else { return Ok(()) };
+    for entry in entries {
+        let (name, from) = entry.map(|entry| (entry.file_name(), entry.path()))?;
+        let to = packages.join(&name);
+        if name == "stillpoint-hook" { symlink("../sdk", to)? } else { symlink(from, to)? }
+    }
+    Ok(())
 }
 
 /// What became of a command.

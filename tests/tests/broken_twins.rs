@@ -172,13 +172,14 @@ const COMPILED: [Compiled; 4] = [
 struct Scripting {
     language: &'static str,
     source: &'static str,
+    /// Where the setting is kept: what is there, and what the author writes.
+    kept: (&'static str, &'static str),
     /// What `hook build` must have recorded.
     made_with: &'static str,
     changes: &'static [(&'static str, &'static str)],
 }
 
 const JAVASCRIPT: &[(&str, &str)] = &[
-    ("const CONNECTION = \"main\";\n", "const CONNECTION = \"main\";\nlet fault;\n"),
     ("        properties: {\n", "        properties: {\n          fault: { type: \"string\" },\n"),
     ("{ connection = CONNECTION }", "{ connection = CONNECTION, ...more }"),
     ("component, needsSql,", "component, kv, needsKv, needsSql,"),
@@ -211,21 +212,26 @@ const SCRIPTING: [Scripting; 3] = [
     Scripting {
         language: "javascript",
         source: "src/hook.js",
+        kept: ("const CONNECTION = \"main\";\n", "const CONNECTION = \"main\";\nlet fault;\n"),
         made_with: "componentize-qjs ",
         changes: JAVASCRIPT,
     },
     Scripting {
         language: "typescript",
         source: "src/hook.ts",
+        kept: (
+            "const CONNECTION = \"main\";\n",
+            "const CONNECTION = \"main\";\nlet fault: unknown;\n",
+        ),
         made_with: "componentize-qjs ",
         changes: JAVASCRIPT,
     },
     Scripting {
         language: "python",
         source: "app.py",
+        kept: ("CONNECTION = \"main\"\n", "CONNECTION = \"main\"\nFAULT = []\n"),
         made_with: "componentize-py ",
         changes: &[
-            ("CONNECTION = \"main\"\n", "CONNECTION = \"main\"\nFAULT = []\n"),
             (
                 "                \"properties\": {\n",
                 "                \"properties\": {\n                    \"fault\": {\"type\": \"string\"},\n",
@@ -288,19 +294,20 @@ fn a_twin_in_a_compiled_language_is_told_what_is_wrong_with_it() -> Result<()> {
 fn a_twin_in_a_scripting_language_is_told_what_is_wrong_with_it() -> Result<()> {
     let Some(tools) = Tools::installed()? else { return Ok(()) };
     let scratch = scratch()?;
-    for Scripting { language, source, made_with, changes } in SCRIPTING {
+    for Scripting { language, source, kept, made_with, changes } in SCRIPTING {
         if built(language)?.is_none() {
             continue;
         }
         let directory = scratch.path().join(language);
         fs::create_dir(&directory)?;
         let project = tools.new_project(&directory, NAME, language)?;
-        replace_in(&project.join(source), changes)?;
+        replace_in(&project.join(source), &[&[kept], changes].concat())?;
         let made = tools.stillpoint(&project, &["hook", "build"])?;
         let made = made.succeeded().with_context(|| language)?;
         is_whole(&made, made_with).with_context(|| language)?;
         // Only the setting makes it a broken one.
-        tools.conforms(&project, NAME)?.succeeded().with_context(|| language)?;
+        let line = ["hook", "test", "twin.wasm", "--script", "fake.toml"];
+        tools.stillpoint(&project, &line)?.succeeded().with_context(|| language)?;
         let script = project.join("fake.toml");
         let right = fs::read_to_string(&script)?;
         for (fault, words) in FAULTS {

@@ -1,4 +1,4 @@
-//! Hooks in Rust, C and Zig as their authors make them: begun with `hook new`, built with `hook build`, and
+//! Hooks in Rust, C, Zig and Go as their authors make them: begun with `hook new`, built with `hook build`, and
 //! then in a snapshot of a real server that is restored and proved. And what somebody is told who does it
 //! wrong.
 
@@ -152,6 +152,9 @@ fn who_lacks_a_tool_is_told_how_it_is_installed() -> Result<()> {
         ("python", "componentize-py is not installed", "pip install -r requirements.txt"),
     ] {
         let project = bare.new_project(scratch.path(), language, language)?;
+        // As after `hook new`: nothing of npm's or pip's is there.
+        let _ = fs::remove_dir_all(project.join("node_modules"));
+        let _ = fs::remove_file(project.join(".venv"));
         let mut command = bare.command(binary()?, &project);
         command.env("PATH", scratch.path()).args(["--json", "hook", "build"]);
         Ended::of(&mut command)?.says(tool, install)?;
@@ -161,4 +164,44 @@ fn who_lacks_a_tool_is_told_how_it_is_installed() -> Result<()> {
     bare.stillpoint(&empty, &["hook", "build"])?.says("is not a project", "stillpoint hook new")?;
     bare.stillpoint(&empty, &["hook", "new", "x", "--lang", "cobol"])?
         .says("no template in `cobol`", "stillpoint hook new my-hook --lang rust")
+}
+
+/// As who prefers Zig's own build system has it; the template is a Makefile.
+const BUILD_ZIG: &str = r#"
+const std = @import("std");
+
+pub fn build(b: *std.Build) void {
+    const root = b.createModule(.{
+        .root_source_file = b.path("src/quiesce.zig"),
+        .target = b.resolveTargetQuery(.{ .cpu_arch = .wasm32, .os_tag = .wasi }),
+        .optimize = .ReleaseSmall,
+        .strip = true,
+        .link_libc = true,
+    });
+    const sdk = b.createModule(.{ .root_source_file = b.path("sdk/stillpoint.zig") });
+    root.addImport("stillpoint", sdk);
+    root.addCSourceFiles(.{
+        .files = &.{ "sdk/c/stillpoint.c", "sdk/c/hook.c" },
+        .flags = &.{ "-std=c11", "-Wno-unknown-attributes" },
+    });
+    const hook = b.addExecutable(.{ .name = "hook", .root_module = root });
+    hook.entry = .disabled;
+    hook.rdynamic = true;
+    hook.wasi_exec_model = .reactor;
+    b.installArtifact(hook);
+}
+"#;
+
+/// Zig compiles its build system for a minute first; that is kept in `target/`.
+#[test]
+fn a_project_with_a_build_zig_is_built_by_zig_build() -> Result<()> {
+    let Some(tools) = Tools::installed()? else { return Ok(()) };
+    let scratch = scratch()?;
+    let project = tools.new_project(scratch.path(), "own-build", "zig")?;
+    fs::remove_file(project.join("Makefile"))?;
+    fs::write(project.join("build.zig"), BUILD_ZIG)?;
+    let built = tools.stillpoint(&project, &["hook", "build"])?.succeeded()?;
+    ensure!(built["made_with"].to_string().contains("zig 0.17"), "{built}");
+    tools.conforms(&project, "own-build")?.succeeded()?;
+    Ok(())
 }

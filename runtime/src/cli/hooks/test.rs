@@ -48,7 +48,9 @@ fn wanted(paths: &Paths, args: &Test) -> Result<Setup, CommandError> {
     for pair in &args.connections {
         let Some((asked, target)) = pair.split_once('=') else {
             let error = anyhow::anyhow!("--connection {pair}: it is no NAME=CONNECTION");
-            let hint = format!("as the hook calls it, and then as connections.toml does: --connection {pair}={pair}");
+            let hint = format!(
+                "as the hook calls it, and then as connections.toml does: --connection {pair}={pair}"
+            );
             return Err(CommandError::new(ExitCode::Parameters, error).hint(hint));
         };
         targets.push((asked.to_owned(), target.to_owned()));

@@ -36,12 +36,8 @@ const BUILD_FILES: [(&str, Kind); 6] = [
 const MADE: [&str; 2] = ["build/core.wasm", "build/hook.wasm"];
 
 /// What makes components of JavaScript, and bundles before.
-const COMPONENTIZERS: [&str; 4] = [
-    "componentize-qjs",
-    "@bytecodealliance/jco",
-    "@bytecodealliance/componentize-js",
-    "esbuild",
-];
+const COMPONENTIZERS: [&str; 4] =
+    ["componentize-qjs", "@bytecodealliance/jco", "@bytecodealliance/componentize-js", "esbuild"];
 
 /// The target that has neither an operating system nor WASI.
 const RUST_TARGET: &str = "wasm32-unknown-unknown";
@@ -229,8 +225,7 @@ impl Project {
     /// A package of the project's and its version, if npm installed it.
     fn of_npm(&self, name: &str) -> Option<(String, String)> {
         let file = self.directory.join("node_modules").join(name).join("package.json");
-        let package: serde_json::Value =
-            serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
+        let package: serde_json::Value = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
         Some((name.to_owned(), package["version"].as_str()?.to_owned()))
     }
 

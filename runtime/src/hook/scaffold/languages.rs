@@ -46,18 +46,8 @@ pub const LANGUAGES: &[Language] = &[
         test: "go test ./...",
         note: Some("programs, durable state and the log are not in its bindings: see its README"),
     },
-    Language {
-        name: "javascript",
-        sdk: &JAVASCRIPT,
-        test: "npm ci && npm test",
-        note: None,
-    },
-    Language {
-        name: "typescript",
-        sdk: &JAVASCRIPT,
-        test: "npm ci && npm test",
-        note: None,
-    },
+    Language { name: "javascript", sdk: &JAVASCRIPT, test: "npm ci && npm test", note: None },
+    Language { name: "typescript", sdk: &JAVASCRIPT, test: "npm ci && npm test", note: None },
     Language {
         name: "python",
         sdk: &[("python/stillpoint_hook", "stillpoint_hook"), WIT],

@@ -25,18 +25,35 @@ pub(super) struct Taped {
 /// What is asked. Connections are called what the hook calls them.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum What {
-    Open { connection: String },
-    Run { connection: String, statement: String, params: Vec<Value> },
-    Ping { connection: String },
-    Program { command: String, arguments: Vec<String>, stdin: Vec<u8> },
+    Open {
+        connection: String,
+    },
+    Run {
+        connection: String,
+        statement: String,
+        params: Vec<Value>,
+    },
+    Ping {
+        connection: String,
+    },
+    Program {
+        command: String,
+        arguments: Vec<String>,
+        stdin: Vec<u8>,
+    },
     /// Of the hook's state: `kv.set begun`.
-    State { call: String },
+    State {
+        call: String,
+    },
 }
 
 /// What is answered.
 #[derive(Clone, Debug)]
 pub(super) enum Reply {
-    Opened { id: u64, info: ServerInfo },
+    Opened {
+        id: u64,
+        info: ServerInfo,
+    },
     Answer(Answer),
     Alive(bool),
     Output(Output),
