@@ -3,70 +3,73 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Imported Functions from `stillpoint:hook/sql@0.1.0`
+// Imported Functions from `stillpoint:hook/sql@0.1.1`
 
-__attribute__((__import_module__("stillpoint:hook/sql@0.1.0"), __import_name__("[method]connection.info")))
+__attribute__((__import_module__("stillpoint:hook/sql@0.1.1"), __import_name__("[method]connection.info")))
 extern void __wasm_import_stillpoint_hook_sql_method_connection_info(int32_t, uint8_t *);
 
-__attribute__((__import_module__("stillpoint:hook/sql@0.1.0"), __import_name__("[method]connection.query")))
+__attribute__((__import_module__("stillpoint:hook/sql@0.1.1"), __import_name__("[method]connection.query")))
 extern void __wasm_import_stillpoint_hook_sql_method_connection_query(int32_t, uint8_t *, size_t, uint8_t *, size_t, int32_t, int64_t, uint8_t *);
 
-__attribute__((__import_module__("stillpoint:hook/sql@0.1.0"), __import_name__("[method]connection.execute")))
+__attribute__((__import_module__("stillpoint:hook/sql@0.1.1"), __import_name__("[method]connection.execute")))
 extern void __wasm_import_stillpoint_hook_sql_method_connection_execute(int32_t, uint8_t *, size_t, uint8_t *, size_t, int32_t, int64_t, uint8_t *);
 
-__attribute__((__import_module__("stillpoint:hook/sql@0.1.0"), __import_name__("[method]connection.session-id")))
+__attribute__((__import_module__("stillpoint:hook/sql@0.1.1"), __import_name__("[method]connection.session-id")))
 extern void __wasm_import_stillpoint_hook_sql_method_connection_session_id(int32_t, uint8_t *);
 
-__attribute__((__import_module__("stillpoint:hook/sql@0.1.0"), __import_name__("[method]connection.is-alive")))
+__attribute__((__import_module__("stillpoint:hook/sql@0.1.1"), __import_name__("[method]connection.is-alive")))
 extern int32_t __wasm_import_stillpoint_hook_sql_method_connection_is_alive(int32_t);
 
-__attribute__((__import_module__("stillpoint:hook/sql@0.1.0"), __import_name__("open")))
+__attribute__((__import_module__("stillpoint:hook/sql@0.1.1"), __import_name__("open")))
 extern void __wasm_import_stillpoint_hook_sql_open(uint8_t *, size_t, uint8_t *);
 
-__attribute__((__import_module__("stillpoint:hook/sql@0.1.0"), __import_name__("granted")))
+__attribute__((__import_module__("stillpoint:hook/sql@0.1.1"), __import_name__("granted")))
 extern void __wasm_import_stillpoint_hook_sql_granted(uint8_t *);
 
-// Imported Functions from `stillpoint:hook/process@0.1.0`
+// Imported Functions from `stillpoint:hook/process@0.1.1`
 
-__attribute__((__import_module__("stillpoint:hook/process@0.1.0"), __import_name__("run")))
+__attribute__((__import_module__("stillpoint:hook/process@0.1.1"), __import_name__("run")))
 extern void __wasm_import_stillpoint_hook_process_run(uint8_t *, size_t, uint8_t *, size_t, int32_t, uint8_t *, size_t, int32_t, int64_t, uint8_t *);
 
-// Imported Functions from `stillpoint:hook/kv@0.1.0`
+// Imported Functions from `stillpoint:hook/kv@0.1.1`
 
-__attribute__((__import_module__("stillpoint:hook/kv@0.1.0"), __import_name__("get")))
+__attribute__((__import_module__("stillpoint:hook/kv@0.1.1"), __import_name__("get")))
 extern void __wasm_import_stillpoint_hook_kv_get(uint8_t *, size_t, uint8_t *);
 
-__attribute__((__import_module__("stillpoint:hook/kv@0.1.0"), __import_name__("set")))
+__attribute__((__import_module__("stillpoint:hook/kv@0.1.1"), __import_name__("set")))
 extern void __wasm_import_stillpoint_hook_kv_set(uint8_t *, size_t, uint8_t *, size_t, uint8_t *);
 
-__attribute__((__import_module__("stillpoint:hook/kv@0.1.0"), __import_name__("delete")))
+__attribute__((__import_module__("stillpoint:hook/kv@0.1.1"), __import_name__("delete")))
 extern void __wasm_import_stillpoint_hook_kv_delete(uint8_t *, size_t, uint8_t *);
 
-// Imported Functions from `stillpoint:hook/run@0.1.0`
+__attribute__((__import_module__("stillpoint:hook/kv@0.1.1"), __import_name__("keys")))
+extern void __wasm_import_stillpoint_hook_kv_keys(uint8_t *);
 
-__attribute__((__import_module__("stillpoint:hook/run@0.1.0"), __import_name__("get-info")))
+// Imported Functions from `stillpoint:hook/run@0.1.1`
+
+__attribute__((__import_module__("stillpoint:hook/run@0.1.1"), __import_name__("get-info")))
 extern void __wasm_import_stillpoint_hook_run_get_info(uint8_t *);
 
-__attribute__((__import_module__("stillpoint:hook/run@0.1.0"), __import_name__("current-phase")))
+__attribute__((__import_module__("stillpoint:hook/run@0.1.1"), __import_name__("current-phase")))
 extern int32_t __wasm_import_stillpoint_hook_run_current_phase(void);
 
-__attribute__((__import_module__("stillpoint:hook/run@0.1.0"), __import_name__("remaining")))
+__attribute__((__import_module__("stillpoint:hook/run@0.1.1"), __import_name__("remaining")))
 extern int64_t __wasm_import_stillpoint_hook_run_remaining(void);
 
-__attribute__((__import_module__("stillpoint:hook/run@0.1.0"), __import_name__("cancelled")))
+__attribute__((__import_module__("stillpoint:hook/run@0.1.1"), __import_name__("cancelled")))
 extern int32_t __wasm_import_stillpoint_hook_run_cancelled(void);
 
-__attribute__((__import_module__("stillpoint:hook/run@0.1.0"), __import_name__("sleep")))
+__attribute__((__import_module__("stillpoint:hook/run@0.1.1"), __import_name__("sleep")))
 extern void __wasm_import_stillpoint_hook_run_sleep(int64_t);
 
-// Imported Functions from `stillpoint:hook/log@0.1.0`
+// Imported Functions from `stillpoint:hook/log@0.1.1`
 
-__attribute__((__import_module__("stillpoint:hook/log@0.1.0"), __import_name__("write")))
+__attribute__((__import_module__("stillpoint:hook/log@0.1.1"), __import_name__("write")))
 extern void __wasm_import_stillpoint_hook_log_write(int32_t, uint8_t *, size_t, uint8_t *, size_t);
 
-// Exported Functions from `stillpoint:hook/lifecycle@0.1.0`
+// Exported Functions from `stillpoint:hook/lifecycle@0.1.1`
 
-__attribute__((__weak__, __export_name__("cabi_post_stillpoint:hook/lifecycle@0.1.0#describe")))
+__attribute__((__weak__, __export_name__("cabi_post_stillpoint:hook/lifecycle@0.1.1#describe")))
 void __wasm_export_exports_stillpoint_hook_lifecycle_describe_post_return(uint8_t * arg0) {
   if ((*((size_t*) (arg0 + sizeof(void*)))) > 0) {
     free(*((uint8_t **) (arg0 + 0)));
@@ -177,7 +180,7 @@ void __wasm_export_exports_stillpoint_hook_lifecycle_describe_post_return(uint8_
   }
 }
 
-__attribute__((__weak__, __export_name__("cabi_post_stillpoint:hook/lifecycle@0.1.0#validate")))
+__attribute__((__weak__, __export_name__("cabi_post_stillpoint:hook/lifecycle@0.1.1#validate")))
 void __wasm_export_exports_stillpoint_hook_lifecycle_validate_post_return(uint8_t * arg0) {
   switch ((int32_t) (int32_t) *((uint8_t*) (arg0 + 0))) {
     case 0: {
@@ -239,7 +242,7 @@ void __wasm_export_exports_stillpoint_hook_lifecycle_validate_post_return(uint8_
   }
 }
 
-__attribute__((__weak__, __export_name__("cabi_post_stillpoint:hook/lifecycle@0.1.0#prepare")))
+__attribute__((__weak__, __export_name__("cabi_post_stillpoint:hook/lifecycle@0.1.1#prepare")))
 void __wasm_export_exports_stillpoint_hook_lifecycle_prepare_post_return(uint8_t * arg0) {
   switch ((int32_t) (int32_t) *((uint8_t*) (arg0 + 0))) {
     case 0: {
@@ -316,7 +319,7 @@ void __wasm_export_exports_stillpoint_hook_lifecycle_prepare_post_return(uint8_t
   }
 }
 
-__attribute__((__weak__, __export_name__("cabi_post_stillpoint:hook/lifecycle@0.1.0#pre-freeze")))
+__attribute__((__weak__, __export_name__("cabi_post_stillpoint:hook/lifecycle@0.1.1#pre-freeze")))
 void __wasm_export_exports_stillpoint_hook_lifecycle_pre_freeze_post_return(uint8_t * arg0) {
   switch ((int32_t) (int32_t) *((uint8_t*) (arg0 + 0))) {
     case 0: {
@@ -416,7 +419,7 @@ void __wasm_export_exports_stillpoint_hook_lifecycle_pre_freeze_post_return(uint
   }
 }
 
-__attribute__((__weak__, __export_name__("cabi_post_stillpoint:hook/lifecycle@0.1.0#confirm")))
+__attribute__((__weak__, __export_name__("cabi_post_stillpoint:hook/lifecycle@0.1.1#confirm")))
 void __wasm_export_exports_stillpoint_hook_lifecycle_confirm_post_return(uint8_t * arg0) {
   switch ((int32_t) (int32_t) *((uint8_t*) (arg0 + 0))) {
     case 0: {
@@ -478,7 +481,7 @@ void __wasm_export_exports_stillpoint_hook_lifecycle_confirm_post_return(uint8_t
   }
 }
 
-__attribute__((__weak__, __export_name__("cabi_post_stillpoint:hook/lifecycle@0.1.0#post-thaw")))
+__attribute__((__weak__, __export_name__("cabi_post_stillpoint:hook/lifecycle@0.1.1#post-thaw")))
 void __wasm_export_exports_stillpoint_hook_lifecycle_post_thaw_post_return(uint8_t * arg0) {
   switch ((int32_t) (int32_t) *((uint8_t*) (arg0 + 0))) {
     case 0: {
@@ -578,7 +581,7 @@ void __wasm_export_exports_stillpoint_hook_lifecycle_post_thaw_post_return(uint8
   }
 }
 
-__attribute__((__weak__, __export_name__("cabi_post_stillpoint:hook/lifecycle@0.1.0#finish")))
+__attribute__((__weak__, __export_name__("cabi_post_stillpoint:hook/lifecycle@0.1.1#finish")))
 void __wasm_export_exports_stillpoint_hook_lifecycle_finish_post_return(uint8_t * arg0) {
   switch ((int32_t) (int32_t) *((uint8_t*) (arg0 + 0))) {
     case 0: {
@@ -872,7 +875,7 @@ void stillpoint_hook_sql_error_free(stillpoint_hook_sql_error_t *ptr) {
   }
 }
 
-__attribute__((__import_module__("stillpoint:hook/sql@0.1.0"), __import_name__("[resource-drop]connection")))
+__attribute__((__import_module__("stillpoint:hook/sql@0.1.1"), __import_name__("[resource-drop]connection")))
 extern void __wasm_import_stillpoint_hook_sql_connection_drop(int32_t handle);
 
 void stillpoint_hook_sql_connection_drop_own(stillpoint_hook_sql_own_connection_t handle) {
@@ -1012,6 +1015,14 @@ void stillpoint_hook_kv_result_option_list_u8_error_free(stillpoint_hook_kv_resu
 
 void stillpoint_hook_kv_result_void_error_free(stillpoint_hook_kv_result_void_error_t *ptr) {
   if (!ptr->is_err) {
+  } else {
+    stillpoint_hook_kv_error_free(&ptr->val.err);
+  }
+}
+
+void stillpoint_hook_kv_result_list_string_error_free(stillpoint_hook_kv_result_list_string_error_t *ptr) {
+  if (!ptr->is_err) {
+    hook_list_string_free(&ptr->val.ok);
   } else {
     stillpoint_hook_kv_error_free(&ptr->val.err);
   }
@@ -1806,6 +1817,52 @@ bool stillpoint_hook_kv_delete(hook_string_t *key, stillpoint_hook_kv_error_t *e
   }
 }
 
+bool stillpoint_hook_kv_keys(hook_list_string_t *ret, stillpoint_hook_kv_error_t *err) {
+  __attribute__((__aligned__(sizeof(void*))))
+  uint8_t ret_area[(4*sizeof(void*))];
+  uint8_t *ptr = (uint8_t *) &ret_area;
+  __wasm_import_stillpoint_hook_kv_keys(ptr);
+  stillpoint_hook_kv_result_list_string_error_t result;
+  switch ((int32_t) *((uint8_t*) (ptr + 0))) {
+    case 0: {
+      result.is_err = false;
+      result.val.ok = (hook_list_string_t) { (hook_string_t*)(*((uint8_t **) (ptr + sizeof(void*)))), (*((size_t*) (ptr + (2*sizeof(void*))))) };
+      break;
+    }
+    case 1: {
+      result.is_err = true;
+      stillpoint_hook_kv_error_t variant;
+      variant.tag = (int32_t) *((uint8_t*) (ptr + sizeof(void*)));
+      switch ((int32_t) variant.tag) {
+        case 0: {
+          break;
+        }
+        case 1: {
+          break;
+        }
+        case 2: {
+          variant.val.io = (hook_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
+          break;
+        }
+        case 3: {
+          variant.val.other = (hook_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
+          break;
+        }
+      }
+
+      result.val.err = variant;
+      break;
+    }
+  }
+  if (!result.is_err) {
+    *ret = result.val.ok;
+    return 1;
+  } else {
+    *err = result.val.err;
+    return 0;
+  }
+}
+
 void stillpoint_hook_run_get_info(stillpoint_hook_run_info_t *ret) {
   __attribute__((__aligned__(sizeof(void*))))
   uint8_t ret_area[(5*sizeof(void*))];
@@ -1841,7 +1898,7 @@ void stillpoint_hook_log_write(stillpoint_hook_log_level_t level, hook_string_t 
   __wasm_import_stillpoint_hook_log_write((int32_t) level, (uint8_t *) (*message).ptr, (*message).len, (uint8_t *) (*fields).ptr, (*fields).len);
 }
 
-__attribute__((__export_name__("stillpoint:hook/lifecycle@0.1.0#describe")))
+__attribute__((__export_name__("stillpoint:hook/lifecycle@0.1.1#describe")))
 uint8_t * __wasm_export_exports_stillpoint_hook_lifecycle_describe(void) {
   exports_stillpoint_hook_lifecycle_description_t ret;
   exports_stillpoint_hook_lifecycle_describe(&ret);
@@ -1860,7 +1917,7 @@ uint8_t * __wasm_export_exports_stillpoint_hook_lifecycle_describe(void) {
   return ptr;
 }
 
-__attribute__((__export_name__("stillpoint:hook/lifecycle@0.1.0#validate")))
+__attribute__((__export_name__("stillpoint:hook/lifecycle@0.1.1#validate")))
 uint8_t * __wasm_export_exports_stillpoint_hook_lifecycle_validate(uint8_t * arg, size_t arg0) {
   hook_string_t arg1 = (hook_string_t) { (uint8_t*)(arg), (arg0) };
   exports_stillpoint_hook_lifecycle_result_void_hook_error_t ret;
@@ -1934,7 +1991,7 @@ uint8_t * __wasm_export_exports_stillpoint_hook_lifecycle_validate(uint8_t * arg
   return ptr;
 }
 
-__attribute__((__export_name__("stillpoint:hook/lifecycle@0.1.0#prepare")))
+__attribute__((__export_name__("stillpoint:hook/lifecycle@0.1.1#prepare")))
 uint8_t * __wasm_export_exports_stillpoint_hook_lifecycle_prepare(uint8_t * arg, size_t arg0) {
   hook_string_t arg1 = (hook_string_t) { (uint8_t*)(arg), (arg0) };
   exports_stillpoint_hook_lifecycle_result_plan_hook_error_t ret;
@@ -2016,7 +2073,7 @@ uint8_t * __wasm_export_exports_stillpoint_hook_lifecycle_prepare(uint8_t * arg,
   return ptr;
 }
 
-__attribute__((__export_name__("stillpoint:hook/lifecycle@0.1.0#pre-freeze")))
+__attribute__((__export_name__("stillpoint:hook/lifecycle@0.1.1#pre-freeze")))
 uint8_t * __wasm_export_exports_stillpoint_hook_lifecycle_pre_freeze(void) {
   exports_stillpoint_hook_lifecycle_result_frozen_hook_error_t ret;
   exports_stillpoint_hook_lifecycle_frozen_t ok;
@@ -2096,7 +2153,7 @@ uint8_t * __wasm_export_exports_stillpoint_hook_lifecycle_pre_freeze(void) {
   return ptr;
 }
 
-__attribute__((__export_name__("stillpoint:hook/lifecycle@0.1.0#confirm")))
+__attribute__((__export_name__("stillpoint:hook/lifecycle@0.1.1#confirm")))
 uint8_t * __wasm_export_exports_stillpoint_hook_lifecycle_confirm(void) {
   exports_stillpoint_hook_lifecycle_result_void_hook_error_t ret;
   exports_stillpoint_hook_lifecycle_hook_error_t err;
@@ -2169,7 +2226,7 @@ uint8_t * __wasm_export_exports_stillpoint_hook_lifecycle_confirm(void) {
   return ptr;
 }
 
-__attribute__((__export_name__("stillpoint:hook/lifecycle@0.1.0#post-thaw")))
+__attribute__((__export_name__("stillpoint:hook/lifecycle@0.1.1#post-thaw")))
 uint8_t * __wasm_export_exports_stillpoint_hook_lifecycle_post_thaw(int32_t arg) {
   exports_stillpoint_hook_lifecycle_result_list_metadata_entry_hook_error_t ret;
   exports_stillpoint_hook_lifecycle_list_metadata_entry_t ok;
@@ -2248,7 +2305,7 @@ uint8_t * __wasm_export_exports_stillpoint_hook_lifecycle_post_thaw(int32_t arg)
   return ptr;
 }
 
-__attribute__((__export_name__("stillpoint:hook/lifecycle@0.1.0#finish")))
+__attribute__((__export_name__("stillpoint:hook/lifecycle@0.1.1#finish")))
 uint8_t * __wasm_export_exports_stillpoint_hook_lifecycle_finish(void) {
   exports_stillpoint_hook_lifecycle_result_void_hook_error_t ret;
   exports_stillpoint_hook_lifecycle_hook_error_t err;

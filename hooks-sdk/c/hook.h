@@ -383,6 +383,14 @@ typedef struct {
   } val;
 } stillpoint_hook_kv_result_void_error_t;
 
+typedef struct {
+  bool is_err;
+  union {
+    hook_list_string_t ok;
+    stillpoint_hook_kv_error_t err;
+  } val;
+} stillpoint_hook_kv_result_list_string_error_t;
+
 typedef stillpoint_hook_types_phase_t stillpoint_hook_run_phase_t;
 
 typedef stillpoint_hook_types_duration_ns_t stillpoint_hook_run_duration_ns_t;
@@ -546,7 +554,7 @@ typedef struct {
   } val;
 } exports_stillpoint_hook_lifecycle_result_list_metadata_entry_hook_error_t;
 
-// Imported Functions from `stillpoint:hook/sql@0.1.0`
+// Imported Functions from `stillpoint:hook/sql@0.1.1`
 // As told by the server when the session was opened; no round trip, and
 // also answered when the session is gone.
 extern void stillpoint_hook_sql_method_connection_info(stillpoint_hook_sql_borrow_connection_t self, stillpoint_hook_sql_server_info_t *ret);
@@ -576,13 +584,13 @@ extern bool stillpoint_hook_sql_open(hook_string_t *name, stillpoint_hook_sql_ow
 // Names granted to this hook, sorted. Contacts nothing.
 extern void stillpoint_hook_sql_granted(hook_list_string_t *ret);
 
-// Imported Functions from `stillpoint:hook/process@0.1.0`
+// Imported Functions from `stillpoint:hook/process@0.1.1`
 // Runs a program to its end. An exit code other than 0 is not an error here.
 // Without `stdin` it reads an empty one. `timeout` is clamped to what is
 // left of the phase, which is also what counts without one.
 extern bool stillpoint_hook_process_run(hook_string_t *command, hook_list_string_t *args, hook_list_u8_t *maybe_stdin_, stillpoint_hook_process_duration_ns_t *maybe_timeout, stillpoint_hook_process_output_t *ret, stillpoint_hook_process_error_t *err);
 
-// Imported Functions from `stillpoint:hook/kv@0.1.0`
+// Imported Functions from `stillpoint:hook/kv@0.1.1`
 // `none` when there is no such key. Keys are 1 to 128 bytes of any text: they
 // are data, not names of files.
 extern bool stillpoint_hook_kv_get(hook_string_t *key, hook_option_list_u8_t *ret, stillpoint_hook_kv_error_t *err);
@@ -590,8 +598,11 @@ extern bool stillpoint_hook_kv_get(hook_string_t *key, hook_option_list_u8_t *re
 extern bool stillpoint_hook_kv_set(hook_string_t *key, hook_list_u8_t *value, stillpoint_hook_kv_error_t *err);
 // Deleting what is not there is no error.
 extern bool stillpoint_hook_kv_delete(hook_string_t *key, stillpoint_hook_kv_error_t *err);
+// The keys that are there, sorted. `finish` on a fresh instance sees by
+// them what was begun, also by an older version of the hook. Since 0.1.1.
+extern bool stillpoint_hook_kv_keys(hook_list_string_t *ret, stillpoint_hook_kv_error_t *err);
 
-// Imported Functions from `stillpoint:hook/run@0.1.0`
+// Imported Functions from `stillpoint:hook/run@0.1.1`
 extern void stillpoint_hook_run_get_info(stillpoint_hook_run_info_t *ret);
 extern stillpoint_hook_run_phase_t stillpoint_hook_run_current_phase(void);
 // What is left of the current phase before the host interrupts the guest;
@@ -604,12 +615,12 @@ extern bool stillpoint_hook_run_cancelled(void);
 // the end of the phase.
 extern void stillpoint_hook_run_sleep(stillpoint_hook_run_duration_ns_t d);
 
-// Imported Functions from `stillpoint:hook/log@0.1.0`
+// Imported Functions from `stillpoint:hook/log@0.1.1`
 // Never blocks and never fails. `fields` are structured values beside the
 // message; no secrets.
 extern void stillpoint_hook_log_write(stillpoint_hook_log_level_t level, hook_string_t *message, hook_list_tuple2_string_string_t *fields);
 
-// Exported Functions from `stillpoint:hook/lifecycle@0.1.0`
+// Exported Functions from `stillpoint:hook/lifecycle@0.1.1`
 void exports_stillpoint_hook_lifecycle_describe(exports_stillpoint_hook_lifecycle_description_t *ret);
 bool exports_stillpoint_hook_lifecycle_validate(hook_string_t *settings, exports_stillpoint_hook_lifecycle_hook_error_t *err);
 bool exports_stillpoint_hook_lifecycle_prepare(hook_string_t *settings, exports_stillpoint_hook_lifecycle_plan_t *ret, exports_stillpoint_hook_lifecycle_hook_error_t *err);
@@ -689,6 +700,8 @@ void stillpoint_hook_kv_error_free(stillpoint_hook_kv_error_t *ptr);
 void stillpoint_hook_kv_result_option_list_u8_error_free(stillpoint_hook_kv_result_option_list_u8_error_t *ptr);
 
 void stillpoint_hook_kv_result_void_error_free(stillpoint_hook_kv_result_void_error_t *ptr);
+
+void stillpoint_hook_kv_result_list_string_error_free(stillpoint_hook_kv_result_list_string_error_t *ptr);
 
 void stillpoint_hook_run_info_free(stillpoint_hook_run_info_t *ptr);
 

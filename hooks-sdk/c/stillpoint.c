@@ -240,6 +240,49 @@ bool sp_integer(const sp_rows *rows, size_t row, size_t column, int64_t *number,
   return sp_fail(error, SP_INTERNAL, "the server's answer has no number where one is", NULL);
 }
 
+// Durable state ---------------------------------------------------------------------------------
+
+static bool not_kept(sp_error *error, const char *key, stillpoint_hook_kv_error_t *cause) {
+  switch (cause->tag) {
+    case STILLPOINT_HOOK_KV_ERROR_DENIED:
+      return sp_fail(error, SP_DENIED, "state (kv) is not granted, or not in this phase", NULL);
+    case STILLPOINT_HOOK_KV_ERROR_TOO_LARGE:
+      return sp_fail(error, SP_INTERNAL, "state under ", key, ": more bytes than are granted", NULL);
+    default:
+      return moved(error, SP_INTERNAL, cause->val.io);
+  }
+}
+
+bool sp_kv_get(const char *key, uint8_t **bytes, size_t *length, sp_error *error) {
+  hook_string_t text = borrowed(key);
+  hook_option_list_u8_t found;
+  stillpoint_hook_kv_error_t cause;
+  if (!stillpoint_hook_kv_get(&text, &found, &cause)) return not_kept(error, key, &cause);
+  *length = found.is_some ? found.val.len : 0;
+  *bytes = found.is_some ? found.val.ptr : NULL;
+  // Of no bytes the bindings give a pointer that nobody allocated.
+  if (found.is_some && *length == 0) *bytes = grown(NULL, 1, 1);
+  return true;
+}
+
+bool sp_kv_set(const char *key, const uint8_t *bytes, size_t length, sp_error *error) {
+  hook_string_t text = borrowed(key);
+  hook_list_u8_t value = {.ptr = (uint8_t *)bytes, .len = length};
+  stillpoint_hook_kv_error_t cause;
+  return stillpoint_hook_kv_set(&text, &value, &cause) || not_kept(error, key, &cause);
+}
+
+bool sp_kv_delete(const char *key, sp_error *error) {
+  hook_string_t text = borrowed(key);
+  stillpoint_hook_kv_error_t cause;
+  return stillpoint_hook_kv_delete(&text, &cause) || not_kept(error, key, &cause);
+}
+
+bool sp_kv_keys(hook_list_string_t *keys, sp_error *error) {
+  stillpoint_hook_kv_error_t cause;
+  return stillpoint_hook_kv_keys(keys, &cause) || not_kept(error, "", &cause);
+}
+
 // What a hook returns -----------------------------------------------------------------------------
 
 void sp_describe(sp_description *description, const char *name, const char *version,

@@ -79,6 +79,22 @@ bool sp_text(const sp_rows *rows, size_t row, size_t column, char **text, sp_err
 // A number of the answer; a text that is a number counts (SHOW gives nothing else).
 bool sp_integer(const sp_rows *rows, size_t row, size_t column, int64_t *number, sp_error *error);
 
+// Durable state ---------------------------------------------------------------------------------
+
+// For what a fresh instance must know to undo what an earlier one did: keep it first, then act. Asked for
+// with sp_needs_kv; SP_DENIED without it, and SP_INTERNAL if it is too large or cannot be kept in time: what
+// was there counts. Keys have 1 to 128 bytes.
+
+// The bytes under a key, to be freed with `free`; NULL if there is none.
+bool sp_kv_get(const char *key, uint8_t **bytes, size_t *length, sp_error *error);
+// Replaces what was there. Durable when it returns.
+bool sp_kv_set(const char *key, const uint8_t *bytes, size_t length, sp_error *error);
+// Deleting what is not there is no error.
+bool sp_kv_delete(const char *key, sp_error *error);
+// The keys that are there, sorted: by them `finish` in a fresh instance sees what was begun.
+// `hook_list_string_free` them. Since version 0.1.1 of the contract.
+bool sp_kv_keys(hook_list_string_t *keys, sp_error *error);
+
 // What a hook returns -----------------------------------------------------------------------------
 
 typedef exports_stillpoint_hook_lifecycle_description_t sp_description;

@@ -6,7 +6,7 @@
 //! the lints do not look into what an outside macro expands to, and an `expect` would be unfulfilled.
 
 wit_bindgen::generate!({
-    path: "wit/since_v0_1_0",
+    path: "wit/since_v0_1_1",
     world: "hook",
     additional_derives: [PartialEq],
     pub_export_macro: true,

@@ -30,6 +30,7 @@ pub(crate) trait Host {
     fn kv_get(key: &str) -> Result<Option<Vec<u8>>, wit::kv::Error>;
     fn kv_set(key: &str, value: &[u8]) -> Result<(), wit::kv::Error>;
     fn kv_delete(key: &str) -> Result<(), wit::kv::Error>;
+    fn kv_keys() -> Result<Vec<String>, wit::kv::Error>;
 
     fn info() -> wit::run::Info;
     fn phase() -> wit::types::Phase;

@@ -34,6 +34,9 @@ impl Host for Imports {
     fn kv_delete(key: &str) -> Result<(), kv::Error> {
         kv::delete(key)
     }
+    fn kv_keys() -> Result<Vec<String>, kv::Error> {
+        kv::keys()
+    }
 
     fn info() -> run::Info {
         run::get_info()

@@ -34,3 +34,12 @@ pub fn set(key: &str, value: &[u8]) -> Result<(), Error> {
 pub fn delete(key: &str) -> Result<(), Error> {
     Current::kv_delete(key)
 }
+
+/// The keys that are there, sorted: by them `finish` on a fresh instance sees what was begun, also by an
+/// older version of the hook. Since version 0.1.1 of the contract.
+///
+/// # Errors
+/// [`Error::Denied`], [`Error::Io`].
+pub fn keys() -> Result<Vec<String>, Error> {
+    Current::kv_keys()
+}

@@ -141,8 +141,10 @@ fn durable_state_has_a_limit() {
     kv::set("a", b"7654321").unwrap();
     assert_eq!(kv::set("b", b"x"), Err(kv::Error::TooLarge));
     assert_eq!(kv::get("a"), Ok(Some(b"7654321".to_vec())));
+    assert_eq!(kv::keys(), Ok(vec!["a".to_owned()]));
     kv::delete("a").unwrap();
     kv::delete("a").unwrap();
+    assert_eq!(kv::keys(), Ok(vec![]));
     assert!(host.kv().is_empty());
 }
 

@@ -299,6 +299,69 @@ pub fn sleep(duration: u64) void {
     c.stillpoint_hook_run_sleep(duration);
 }
 
+/// Durable state, for what a fresh instance must know to undo what an earlier one did: keep it first, then
+/// act. Denied without `needsKv`; Internal if it is too large or cannot be kept in time, and then what was
+/// there counts. Keys have 1 to 128 bytes.
+pub const kv = struct {
+    /// Bytes that are kept; `free` them.
+    pub const Bytes = struct {
+        ptr: [*]u8,
+        len: usize,
+
+        pub fn slice(self: Bytes) []const u8 {
+            return self.ptr[0..self.len];
+        }
+
+        pub fn free(self: Bytes) void {
+            c.free(self.ptr);
+        }
+    };
+
+    /// The keys that are there; `free` them.
+    pub const Keys = struct {
+        raw: List,
+
+        pub fn len(self: Keys) usize {
+            return self.raw.len;
+        }
+
+        pub fn at(self: Keys, index: usize) []const u8 {
+            const texts: [*]const String = @ptrCast(@alignCast(self.raw.ptr.?));
+            return texts[index].slice();
+        }
+
+        pub fn free(self: *Keys) void {
+            c.hook_list_string_free(&self.raw);
+        }
+    };
+
+    /// What is under a key; null if nothing is.
+    pub fn get(key: [:0]const u8) Error!?Bytes {
+        var found: ?[*]u8 = null;
+        var length: usize = 0;
+        try check(c.sp_kv_get(key, &found, &length, &failure));
+        return if (found) |ptr| .{ .ptr = ptr, .len = length } else null;
+    }
+
+    /// Replaces what was there. Durable when it returns.
+    pub fn set(key: [:0]const u8, bytes: []const u8) Error!void {
+        try check(c.sp_kv_set(key, bytes.ptr, bytes.len, &failure));
+    }
+
+    /// Deleting what is not there is no error.
+    pub fn delete(key: [:0]const u8) Error!void {
+        try check(c.sp_kv_delete(key, &failure));
+    }
+
+    /// The keys that are there, sorted: by them `finish` in a fresh instance sees what was begun. Since
+    /// version 0.1.1 of the contract.
+    pub fn keys() Error!Keys {
+        var found: Keys = .{ .raw = .{ .ptr = null, .len = 0 } };
+        try check(c.sp_kv_keys(&found.raw, &failure));
+        return found;
+    }
+};
+
 /// A line for the operator.
 pub fn log(level: Level, message: [:0]const u8) void {
     c.sp_log(@intFromEnum(level), message);
@@ -332,6 +395,11 @@ const c = struct {
     extern fn sp_describe(*Description, [*:0]const u8, [*:0]const u8, [*:0]const u8, [*:0]const u8) void;
     extern fn sp_needs_sql(*Description, [*:0]const u8, u8, [*]const [*:0]const u8, usize, [*:0]const u8) void;
     extern fn sp_needs_kv(*Description, u32, [*:0]const u8) void;
+    extern fn sp_kv_get([*:0]const u8, *?[*]u8, *usize, *Failure) bool;
+    extern fn sp_kv_set([*:0]const u8, [*]const u8, usize, *Failure) bool;
+    extern fn sp_kv_delete([*:0]const u8, *Failure) bool;
+    extern fn sp_kv_keys(*List, *Failure) bool;
+    extern fn hook_list_string_free(*List) void;
     extern fn sp_plan_path(*Plan, [*:0]const u8) void;
     extern fn sp_metadata_text(*Metadata, [*:0]const u8, [*:0]const u8) void;
     extern fn sp_metadata_integer(*Metadata, [*:0]const u8, i64) void;

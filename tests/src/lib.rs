@@ -11,6 +11,7 @@
 //! | [`oracle`] | whether a copy holds what it must, and nothing else |
 //! | [`journal`] | whether a copied file system would replay its journal |
 //! | [`example_hooks`] | the example hooks in JavaScript, TypeScript and Python, as their tools build them |
+//! | [`hook_tools`] | hooks as their authors make them, with each language's tools |
 //! | [`faults`] | the fault matrix: cells, the runner, the oracle, the table |
 //! | [`file_writers`] | one writer per file system, to see a freeze as users do |
 //! | [`stillpoint`] | the program under test, as its users run it |
@@ -50,6 +51,7 @@ pub mod command;
 pub mod example_hooks;
 pub mod faults;
 pub mod file_writers;
+pub mod hook_tools;
 pub mod journal;
 pub mod lab;
 pub mod leftovers;

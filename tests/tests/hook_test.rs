@@ -315,6 +315,91 @@ fn a_real_server_is_recorded_and_a_twin_leaves_it_unlocked() -> Result<()> {
     rig.lab.finish()
 }
 
+/// The hooks that come with stillpoint, each against its own script of a server; what cannot be a script
+/// (Oracle's answers depend on what was done before) has its own tests.
+#[test]
+fn each_first_party_hook_conforms_to_the_laws() -> Result<()> {
+    for (hook, script, grant) in [
+        ("mysql", "conformance", None),
+        ("postgresql", "conformance", None),
+        ("postgresql", "conformance-backup", None),
+        ("redis", "conformance", None),
+        ("exec", "conformance", Some("conformance.grant")),
+    ] {
+        let file = |name: &str| workspace().join(format!("hooks/{hook}/{name}.toml"));
+        let mut command = std::process::Command::new(binary()?);
+        command.args(["hook", "test"]).arg(component(hook)?).arg("--script").arg(file(script));
+        if let Some(grant) = grant {
+            command.arg("--grant").arg(file(grant));
+        }
+        // As the script has it, call by call; then everything that can go wrong.
+        for more in [&[][..], &["--conformance"]] {
+            let run = Run::of(&command.args(more).output()?);
+            run.exited_with(0).with_context(|| format!("{hook}, {script} {more:?}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Grant, settings, connection and deadline of one's own, on a real server: what the grant leaves out is
+/// refused with the line to add, the hook's `main` goes where it is said to, and a phase has the time it is
+/// given.
+#[test]
+fn options_say_what_is_granted_where_it_goes_and_how_long_it_may_take() -> Result<()> {
+    let rig = Rig::without_hook(10 * PATIENCE)?;
+    rig.stillpoint.connect_to(rig.server.socket())?;
+    let puppet = component("puppet")?;
+    let scratch = rig.lab.scratch("options")?;
+    let settings = |pre_freeze: &str| {
+        format!("prepare = [\"open A main\"]\npre-freeze = [\"query A {pre_freeze}\"]\n")
+    };
+    let test = |more: &[&str]| {
+        let line = [&["hook", "test", puppet.to_str().context("a path")?], more].concat();
+        rig.stillpoint.run(line)
+    };
+
+    let grant = scratch.join("grant.toml");
+    let digest = format!("sha256:{:064}", 0);
+    let granted = "[[sql]]\nconnection = \"main\"\nstatements = [\"SELECT 1\"]\n";
+    for (statement, code) in [("SELECT 1", 0), ("FLUSH TABLES WITH READ LOCK", 1)] {
+        let text = format!("module = \"{digest}\"\n[settings]\n{}{granted}", settings(statement));
+        fs::write(&grant, text)?;
+        let run = test(&["--grant", grant.to_str().context("a path")?])?;
+        run.exited_with(code)?;
+        if code == 1 {
+            ensure!(run.stdout.contains("FLUSH TABLES WITH READ LOCK"), "{}", run.stdout);
+            ensure!(run.stdout.contains("grant.toml"), "no line to add: {}", run.stdout);
+        }
+    }
+
+    let file = scratch.join("settings.toml");
+    let file_name = file.to_str().context("a path")?;
+    fs::write(&file, settings("SELECT SLEEP(20)"))?;
+    let run = test(&["--settings", file_name, "--deadline", "700ms"])?;
+    run.exited_with(1)?;
+    ensure!(run.stdout.contains("pre-freeze failed: "), "{}", run.stdout);
+    ensure!(run.stdout.to_lowercase().contains("time"), "{}", run.stdout);
+
+    fs::write(&file, settings("SELECT 1"))?;
+    let path = rig.stillpoint.config_file("connections.toml");
+    let other = fs::read_to_string(&path)?.replace("[connections.main]", "[connections.other]");
+    rig.stillpoint.write_config("connections.toml", &other)?;
+    let run = test(&["--settings", file_name])?;
+    run.exited_with(2)?;
+    ensure!(run.stderr.contains("--connection main=NAME"), "{}", run.stderr);
+    test(&["--settings", file_name, "--connection", "main=other"])?.succeeded()?;
+
+    for (wrong, next) in [
+        (["--connection", "main"], "--connection main=main"),
+        (["--deadline", "soon"], "--deadline 10s"),
+    ] {
+        let run = test(&wrong)?;
+        run.exited_with(2)?;
+        ensure!(run.stderr.contains(next), "{}", run.stderr);
+    }
+    rig.lab.finish()
+}
+
 fn writes_are_let_through(rig: &Rig) -> Result<()> {
     rig.server.execute(
         "SET lock_wait_timeout = 2; CREATE OR REPLACE DATABASE free; CREATE TABLE free.t (a INT)",

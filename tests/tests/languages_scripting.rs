@@ -137,7 +137,7 @@ fn the_bindings_that_are_kept_for_python_are_what_its_tool_generates() -> Result
         return Ok(());
     }
     let directory = tempfile::tempdir()?;
-    let wit = workspace().join("hooks-sdk/wit/since_v0_1_0");
+    let wit = workspace().join("hooks-sdk/wit/since_v0_1_1");
     let mut tool = Command::new(project("python").join(".venv/bin/componentize-py"));
     tool.arg("-d").arg(wit).args(["-w", "hook", "bindings"]).arg(directory.path());
     output_of(&mut tool)?;
@@ -148,7 +148,7 @@ fn the_bindings_that_are_kept_for_python_are_what_its_tool_generates() -> Result
     let output = compared.output()?;
     ensure!(
         output.status.success(),
-        "next: componentize-py -d hooks-sdk/wit/since_v0_1_0 -w hook bindings hooks-sdk/python/stillpoint_hook/_bindings\n{}",
+        "next: componentize-py -d hooks-sdk/wit/since_v0_1_1 -w hook bindings hooks-sdk/python/stillpoint_hook/_bindings\n{}",
         describe(&compared, &output)
     );
     Ok(())

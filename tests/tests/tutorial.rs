@@ -140,8 +140,8 @@ fn placed(text: &str, rig: &Rig) -> String {
 #[test]
 fn the_commands_of_the_other_languages_are_those_of_their_readmes() -> Result<()> {
     let document = fs::read_to_string(workspace().join("docs/writing-hooks.md"))?;
-    let columns = ["javascript", "typescript", "python"];
-    for row in ["tools", "tests", "component"] {
+    let columns = ["javascript", "typescript", "python", "rust", "c", "zig"];
+    for row in ["tools", "tests", "component", "documentation"] {
         let line = document.lines().find(|line| line.starts_with(&format!("| {row} |")));
         let line = line.with_context(|| format!("no row {row}"))?;
         for (language, cell) in columns.iter().zip(line.split('|').skip(2)) {

@@ -9,7 +9,7 @@ use wit_parser::Resolve;
 /// The contract's WIT.
 #[must_use]
 pub fn contract() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../hooks-sdk/wit/since_v0_1_0")
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../hooks-sdk/wit/since_v0_1_1")
 }
 
 /// `hook.h` and `hook.c`: sources only. The component type, which other tool chains link as an object

@@ -20,9 +20,18 @@ static size_t count;
 static char calls[1 << 16];
 static uint64_t left;
 
+// State: as many keys as a test needs, kept sorted.
+static struct {
+  char key[129];
+  uint8_t *bytes;
+  size_t length;
+} kept[16];
+static size_t kept_count;
+
 void fake_reset(void) {
   count = 0;
   calls[0] = '\0';
+  while (kept_count > 0) free(kept[--kept_count].bytes);
   left = UINT64_C(60000000000);
 }
 
@@ -152,6 +161,67 @@ bool stillpoint_hook_sql_method_connection_execute(stillpoint_hook_sql_borrow_co
   return true;
 }
 
+// Where a key is, or where it belongs.
+static size_t place_of(const hook_string_t *key, bool *found) {
+  for (size_t at = 0; at < kept_count; at++) {
+    size_t length = strlen(kept[at].key);
+    int order = memcmp(kept[at].key, key->ptr, length < key->len ? length : key->len);
+    if (order == 0 && length == key->len) return *found = true, at;
+    if (order > 0 || (order == 0 && length > key->len)) return *found = false, at;
+  }
+  return *found = false, kept_count;
+}
+
+static bool is_key(const hook_string_t *key, stillpoint_hook_kv_error_t *err) {
+  if (key->len >= 1 && key->len <= 128) return true;
+  err->tag = STILLPOINT_HOOK_KV_ERROR_OTHER;
+  hook_string_dup(&err->val.other, "a key has 1 to 128 bytes");
+  return false;
+}
+
+bool stillpoint_hook_kv_get(hook_string_t *key, hook_option_list_u8_t *ret,
+                            stillpoint_hook_kv_error_t *err) {
+  if (!is_key(key, err)) return false;
+  size_t at = place_of(key, &ret->is_some);
+  if (!ret->is_some) return true;
+  ret->val.len = kept[at].length;
+  ret->val.ptr = malloc(kept[at].length + 1);
+  memcpy(ret->val.ptr, kept[at].bytes, kept[at].length);
+  return true;
+}
+
+bool stillpoint_hook_kv_delete(hook_string_t *key, stillpoint_hook_kv_error_t *err) {
+  if (!is_key(key, err)) return false;
+  bool found;
+  size_t at = place_of(key, &found);
+  if (!found) return true;
+  free(kept[at].bytes);
+  memmove(&kept[at], &kept[at + 1], (--kept_count - at) * sizeof *kept);
+  return true;
+}
+
+bool stillpoint_hook_kv_set(hook_string_t *key, hook_list_u8_t *value, stillpoint_hook_kv_error_t *err) {
+  if (!stillpoint_hook_kv_delete(key, err)) return false;
+  if (kept_count == sizeof kept / sizeof *kept) abort();
+  bool found;
+  size_t at = place_of(key, &found);
+  memmove(&kept[at + 1], &kept[at], (kept_count++ - at) * sizeof *kept);
+  memcpy(kept[at].key, key->ptr, key->len);
+  kept[at].key[key->len] = '\0';
+  kept[at].length = value->len;
+  kept[at].bytes = malloc(value->len + 1);
+  memcpy(kept[at].bytes, value->ptr, value->len);
+  return true;
+}
+
+bool stillpoint_hook_kv_keys(hook_list_string_t *ret, stillpoint_hook_kv_error_t *err) {
+  (void)err;
+  ret->len = kept_count;
+  ret->ptr = calloc(kept_count + 1, sizeof *ret->ptr);
+  for (size_t at = 0; at < kept_count; at++) hook_string_dup(&ret->ptr[at], kept[at].key);
+  return true;
+}
+
 uint64_t stillpoint_hook_run_remaining(void) { return left; }
 bool stillpoint_hook_run_cancelled(void) { return false; }
 void stillpoint_hook_run_sleep(uint64_t duration) { left = left > duration ? left - duration : 0; }
@@ -173,6 +243,11 @@ void hook_string_dup(hook_string_t *ret, const char *text) {
 void hook_string_free(hook_string_t *ret) {
   free(ret->ptr);
   memset(ret, 0, sizeof *ret);
+}
+
+void hook_list_string_free(hook_list_string_t *ptr) {
+  for (size_t at = 0; at < ptr->len; at++) hook_string_free(&ptr->ptr[at]);
+  free(ptr->ptr);
 }
 
 void stillpoint_hook_sql_row_set_free(stillpoint_hook_sql_row_set_t *ptr) {

@@ -5,8 +5,8 @@
 
 #include <stddef.h>
 
-// Begins anew: MariaDB behind every connection, 60 s left of the phase, and no statement answered, which
-// is to say denied.
+// Begins anew: MariaDB behind every connection, 60 s left of the phase, no state, and no statement answered,
+// which is to say denied.
 void fake_reset(void);
 // This statement succeeds and has no rows.
 void fake_ok(const char *statement);

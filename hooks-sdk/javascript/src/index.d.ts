@@ -263,12 +263,15 @@ export namespace process {
  * what is set later survives the host's death, not a reboot. Keys have 1 to 128 bytes; keys and values together have
  * the bytes that the operator granted. Each function throws `KvError`. */
 export namespace kv {
-  function get(key: string): Uint8Array | undefined;
+  export function get(key: string): Uint8Array | undefined;
   /** Replaces what was there; durable when it returns. */
-  function set(key: string, value: Uint8Array): void;
+  export function set(key: string, value: Uint8Array): void;
   /** Deleting what is not there is no error. */
   function _delete(key: string): void;
   export { _delete as delete };
+  /** The keys that are there, sorted: by them `finish` on a fresh object sees what was begun, also by an older version
+   * of the hook. Since version 0.1.1 of the contract. */
+  export function keys(): string[];
 }
 
 /** What this run is, and the clock that it runs against. */

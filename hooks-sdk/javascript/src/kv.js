@@ -8,4 +8,5 @@ export function get(key) {
 }
 export const set = (key, value) => void calling(KvError, () => host().kv.set(key, value));
 const remove = (key) => void calling(KvError, () => host().kv.delete(key));
+export const keys = () => calling(KvError, () => host().kv.keys());
 export { remove as delete };

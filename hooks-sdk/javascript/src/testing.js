@@ -56,6 +56,7 @@ export class FakeHost {
         get: (key) => this.#kv.get(checkedKey(key)) ?? null,
         set: (key, bytes) => this.#set(checkedKey(key), bytes),
         delete: (key) => void this.#kv.delete(checkedKey(key)),
+        keys: () => [...this.#kv.keys()].sort(),
       },
       run: {
         getInfo: () => ({ runId: "test", hookName: "test", dryRun: false }),

@@ -97,6 +97,9 @@ test("state has a quota, and what was there stays", () => {
   kv.set("a", Uint8Array.of(1, 2));
   assert.throws(() => kv.set("b", new Uint8Array(9)), KvError);
   assert.deepEqual(kv.get("a"), Uint8Array.of(1, 2));
+  kv.set("A", Uint8Array.of(3));
+  assert.deepEqual(kv.keys(), ["A", "a"]);
   kv.delete("a");
   assert.equal(kv.get("a"), undefined);
+  assert.deepEqual(kv.keys(), ["A"]);
 });

@@ -5,7 +5,7 @@ delete it. What is set in ``prepare`` survives a power cut; what is set later su
 reboot. Keys have 1 to 128 bytes; keys and values together have the bytes that the operator granted.
 """
 
-from typing import Optional
+from typing import List, Optional
 
 from ._host import kv as _kv
 from .errors import calling
@@ -27,3 +27,10 @@ def delete(key: str) -> None:
     """Deleting what is not there is no error. Raises :class:`KvError`."""
     with calling():
         _kv.delete(key)
+
+
+def keys() -> List[str]:
+    """The keys that are there, sorted: by them ``finish`` on a fresh object sees what was begun, also by an older
+    version of the hook. Raises :class:`KvError`. Since version 0.1.1 of the contract."""
+    with calling():
+        return _kv.keys()

@@ -121,7 +121,7 @@ class FakeHost:
         functions = {
             _host.sql: {"open": self._open, "granted": lambda: sorted(self._connections)},
             _host.process: {"run": self._run},
-            _host.kv: {"get": self._get, "set": self._set, "delete": self._delete},
+            _host.kv: {"get": self._get, "set": self._set, "delete": self._delete, "keys": lambda: sorted(self.state)},
             _host.log: {"write": lambda *line: self.lines.append(line)},
             _host.run: {
                 "get_info": lambda: _host.run.Info("test", "test", False),

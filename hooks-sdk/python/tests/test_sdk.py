@@ -106,8 +106,11 @@ class TestSdk(unittest.TestCase):
         kv.set("a", b"12")
         self.assertRaises(TooLarge, kv.set, "b", b"123456789")
         self.assertEqual(kv.get("a"), b"12")
+        kv.set("A", b"3")
+        self.assertEqual(kv.keys(), ["A", "a"])
         kv.delete("a")
         self.assertIsNone(kv.get("a"))
+        self.assertEqual(kv.keys(), ["A"])
 
 
 if __name__ == "__main__":

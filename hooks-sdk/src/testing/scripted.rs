@@ -110,6 +110,10 @@ impl Host for Scripted {
         with(|state| drop(state.kv.remove(key))).ok_or(kv::Error::Io(NO_HOST.into()))
     }
 
+    fn kv_keys() -> Result<Vec<String>, kv::Error> {
+        with(|state| state.kv.keys().cloned().collect()).ok_or(kv::Error::Io(NO_HOST.into()))
+    }
+
     fn info() -> run::Info {
         run::Info { run_id: "test-run".into(), hook_name: "test-hook".into(), dry_run: false }
     }

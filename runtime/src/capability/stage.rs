@@ -54,6 +54,10 @@ pub(crate) trait Stage: fmt::Debug + Send + Sync {
         call: &Call,
         real: Real<'_, Result<Output, ProgramRefusal>>,
     ) -> Result<Output, ProgramRefusal>;
+
+    /// State is read or kept: `call` is `kv.set` with the key, and the like. What would be done says
+    /// whether it succeeded. Gives what to say in place of its answer, if it is to fail.
+    async fn state(&self, call: &str, real: Real<'_, bool>) -> Option<String>;
 }
 
 /// A session that was let in.

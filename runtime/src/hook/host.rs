@@ -142,8 +142,8 @@ impl HostState {
         let spare = SPARE_RESOURCES + if powers.wasi() { WASI_RESOURCES } else { 0 };
         resources.set_max_capacity(limits.connections + spare);
         let name = identity.name.clone();
-        let kv = KvHost::new(name.clone(), Arc::clone(&powers), run.kv.clone());
         let (sessions, stage) = (run.sessions.clone(), run.stage.clone());
+        let kv = KvHost::new(name.clone(), Arc::clone(&powers), run.kv.clone(), stage.clone());
         let sql = SqlHost::new(name.clone(), Arc::clone(&powers), sessions, stage.clone());
         let process = ProcessHost::new(name, powers, run.programs.clone(), stage);
         Self {

@@ -23,6 +23,9 @@ const (
 	Unlock       = "UNLOCK TABLES"
 )
 
+// Statements is all of them.
+var Statements = []string{Files, BoundTheWait, Lock, Unfinished, FlushLogs, Where, Unlock}
+
 // How often the lock is tried while transactions are open under it, and the pause between.
 const (
 	tries = 10

@@ -1,12 +1,17 @@
 //! What a hook can do with its state: the checks that every version of the contract comes through.
 
+use std::future::Future;
 use std::sync::Arc;
+
+use tokio::time::timeout_at;
 
 use crate::time::Deadline;
 
+use super::super::stage::Stage;
 use super::super::{Denial, Powers};
 use super::state::Trouble;
 use super::states::{KvStates, words};
+use super::worker::NoResult;
 
 /// The longest key, in bytes.
 const LONGEST_KEY: usize = 128;
@@ -53,11 +58,17 @@ pub(crate) struct KvHost {
     hook: String,
     powers: Arc<Powers>,
     states: KvStates,
+    stage: Option<Arc<dyn Stage>>,
 }
 
 impl KvHost {
-    pub(crate) fn new(hook: String, powers: Arc<Powers>, states: KvStates) -> Self {
-        Self { hook, powers, states }
+    pub(crate) fn new(
+        hook: String,
+        powers: Arc<Powers>,
+        states: KvStates,
+        stage: Option<Arc<dyn Stage>>,
+    ) -> Self {
+        Self { hook, powers, states, stage }
     }
 
     /// What is kept under `key`.
@@ -69,14 +80,16 @@ impl KvHost {
         self.powers.kv_quota()?;
         check_key(key)?;
         let state = self.states.of(&self.hook, self.powers.paths());
-        Ok(state.content(deadline).await?.entries.remove(key))
+        let real = async { Ok(state.content(deadline).await?.entries.remove(key)) };
+        self.staged(|| format!("kv.get {key}"), deadline, real).await
     }
 
     /// Every key that is there, sorted.
     pub(crate) async fn keys(&self, deadline: Deadline) -> Result<Vec<String>, Refused> {
         self.powers.kv_quota()?;
         let state = self.states.of(&self.hook, self.powers.paths());
-        Ok(state.content(deadline).await?.entries.into_keys().collect())
+        let real = async { Ok(state.content(deadline).await?.entries.into_keys().collect()) };
+        self.staged(|| "kv.keys".into(), deadline, real).await
     }
 
     /// Keeps `value` under `key`; `None` removes it. Durable when this returns.
@@ -88,6 +101,18 @@ impl KvHost {
     ) -> Result<(), Refused> {
         let quota = self.powers.kv_quota()?;
         check_key(key)?;
+        let verb = if value.is_some() { "set" } else { "delete" };
+        let real = self.replace(key, value, quota, deadline);
+        self.staged(|| format!("kv.{verb} {key}"), deadline, real).await
+    }
+
+    async fn replace(
+        &self,
+        key: &str,
+        value: Option<Vec<u8>>,
+        quota: usize,
+        deadline: Deadline,
+    ) -> Result<(), Refused> {
         let state = self.states.of(&self.hook, self.powers.paths());
         let mut content = state.content(deadline).await?;
         let before = content.bytes();
@@ -107,6 +132,34 @@ impl KvHost {
             });
         }
         Ok(state.replace(content, self.states.is_held(), deadline).await?)
+    }
+
+    /// Through whoever stands between, in a test. As of a disk that hangs, an answer that does not come
+    /// is an error at the deadline.
+    async fn staged<T: Send>(
+        &self,
+        call: impl FnOnce() -> String,
+        deadline: Deadline,
+        real: impl Future<Output = Result<T, Refused>> + Send,
+    ) -> Result<T, Refused> {
+        let Some(stage) = &self.stage else { return real.await };
+        let late = || Refused::from(Trouble::NoResult(NoResult::Late));
+        let mut done = None;
+        let refused = {
+            let call = call();
+            let real = Box::pin(async {
+                let result = real.await;
+                let succeeded = result.is_ok();
+                done = Some(result);
+                succeeded
+            });
+            timeout_at(deadline.instant().into(), stage.state(&call, real)).await
+        };
+        match refused {
+            Err(_) => Err(late()),
+            Ok(Some(words)) => Err(Refused { failure: KvFailure::Io(words), hint: None }),
+            Ok(None) => done.unwrap_or_else(|| Err(late())),
+        }
     }
 }
 

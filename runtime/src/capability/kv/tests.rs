@@ -36,7 +36,7 @@ impl Bed {
         let mut powers = Powers::none(Limits::default()).at(&self.paths);
         powers.grant_file = "/etc/stillpoint/hooks.d/db.toml".into();
         powers.kv = KvPower { asked: self.asked, granted: self.granted };
-        KvHost::new(name.into(), Arc::new(powers), states.clone())
+        KvHost::new(name.into(), Arc::new(powers), states.clone(), None)
     }
 
     fn on_disk(&self) -> PathBuf {

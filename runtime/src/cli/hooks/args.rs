@@ -203,8 +203,8 @@ pub struct Test {
     /// Make everything go wrong, one at a time, at every call; against the script or recording, else against the real servers
     #[arg(long)]
     pub conformance: bool,
-    /// With real servers: the grant file to test with; without one, all that the hook asks for is granted
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["script", "replay"])]
+    /// The grant file to test with, and its settings; without one, all that the hook asks for is granted, but programs, whose paths only an operator knows
+    #[arg(long, value_name = "FILE")]
     pub grant: Option<PathBuf>,
     /// Without a grant file: the hook's settings, as in [settings], in a TOML file
     #[arg(long, value_name = "FILE", conflicts_with = "grant")]

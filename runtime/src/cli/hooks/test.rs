@@ -47,8 +47,11 @@ fn wanted(paths: &Paths, args: &Test) -> Result<Setup, CommandError> {
     let mut targets = Vec::new();
     for pair in &args.connections {
         let Some((asked, target)) = pair.split_once('=') else {
-            let error = anyhow::anyhow!("--connection {pair}: write it as NAME=CONNECTION");
-            return Err(CommandError::new(ExitCode::Parameters, error));
+            let error = anyhow::anyhow!("--connection {pair}: it is no NAME=CONNECTION");
+            let hint = format!(
+                "as the hook calls it, and then as connections.toml does: --connection {pair}={pair}"
+            );
+            return Err(CommandError::new(ExitCode::Parameters, error).hint(hint));
         };
         targets.push((asked.to_owned(), target.to_owned()));
     }
@@ -56,6 +59,7 @@ fn wanted(paths: &Paths, args: &Test) -> Result<Setup, CommandError> {
         None => None,
         Some(text) => Some(stillpoint::config::read::parse_duration(text).map_err(|why| {
             CommandError::new(ExitCode::Parameters, anyhow::anyhow!("--deadline: {why}"))
+                .hint("a number and its unit: --deadline 10s".to_owned())
         })?),
     };
     Ok(Setup {

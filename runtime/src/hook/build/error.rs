@@ -175,7 +175,7 @@ fn without_wasi(kind: Option<Kind>) -> String {
         Some(Kind::C | Kind::Zig) => format!(
             "leave out what needs it (printf, files, clocks, getenv, exit, assert; in Zig std.debug.print and panic messages), use sp_log and stillpoint_hook_run_remaining, and run stillpoint hook build again; or {stub}"
         ),
-        Some(Kind::Go) => format!("Go's runtime needs it: {stub}"),
+        Some(Kind::Go) => "leave out what needs it (sockets, files beyond standard output): what Go's own runtime calls is answered inside the component, these are not; then: stillpoint hook build".into(),
         Some(Kind::JavaScript) => "componentize-qjs --stub-wasi, or jco componentize --backend qjs --backend-qjs-stub-wasi, or --disable all: change scripts.build in package.json, then: stillpoint hook build".into(),
         Some(Kind::Python) => "componentize-py componentize --stub-wasi, then: stillpoint hook build".into(),
         None => stub.into(),
@@ -188,7 +188,7 @@ fn with_exports(kind: Option<Kind>) -> String {
         Some(Kind::Rust) => "call stillpoint_hook::export!(YourHook) once, in src/lib.rs, then: stillpoint hook build",
         Some(Kind::Zig) => "export your hook: comptime { stillpoint.exportHook(YourHook); }, then: stillpoint hook build",
         Some(Kind::C) => "compile and link sdk/hook.c, and build with -mexec-model=reactor, then: stillpoint hook build",
-        Some(Kind::Go) => "build with -buildmode=c-shared, import the generated bindings and set their Exports, then: stillpoint hook build",
+        Some(Kind::Go) => "import the package hook of the project in main.go and set hook.Exported, then: stillpoint hook build",
         Some(Kind::JavaScript | Kind::Python) | None => "build it for the world `hook` of the package stillpoint:hook; a project that does: stillpoint hook new sample --lang rust",
     }
     .into()

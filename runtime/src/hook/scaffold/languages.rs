@@ -14,10 +14,10 @@ pub struct Language {
 }
 
 /// The contract, for tool chains that make bindings of their own.
-const WIT: (&str, &str) = ("wit/since_v0_1_0", "wit");
+const WIT: (&str, &str) = ("wit/since_v0_1_1", "wit");
 
 /// The JavaScript SDK, and the contract where its tool looks for it.
-const JAVASCRIPT: [(&str, &str); 2] = [("javascript", "sdk"), ("wit/since_v0_1_0", "sdk/wit")];
+const JAVASCRIPT: [(&str, &str); 2] = [("javascript", "sdk"), ("wit/since_v0_1_1", "sdk/wit")];
 
 /// All of them, in the order in which they are shown.
 pub const LANGUAGES: &[Language] = &[
@@ -44,20 +44,10 @@ pub const LANGUAGES: &[Language] = &[
         name: "go",
         sdk: &[WIT],
         test: "go test ./...",
-        note: Some("UNTESTED, and not whole: the bindings are missing, see its README"),
+        note: Some("programs, durable state and the log are not in its bindings: see its README"),
     },
-    Language {
-        name: "javascript",
-        sdk: &JAVASCRIPT,
-        test: "npm ci && npm test",
-        note: None,
-    },
-    Language {
-        name: "typescript",
-        sdk: &JAVASCRIPT,
-        test: "npm ci && npm test",
-        note: None,
-    },
+    Language { name: "javascript", sdk: &JAVASCRIPT, test: "npm ci && npm test", note: None },
+    Language { name: "typescript", sdk: &JAVASCRIPT, test: "npm ci && npm test", note: None },
     Language {
         name: "python",
         sdk: &[("python/stillpoint_hook", "stillpoint_hook"), WIT],

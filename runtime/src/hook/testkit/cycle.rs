@@ -73,6 +73,8 @@ pub(super) struct Step {
     pub(super) took: Duration,
     /// What is held after it.
     pub(super) held: Vec<Held>,
+    /// What was given back in it.
+    pub(super) given: Vec<Held>,
     /// Sessions that are open after it.
     pub(super) open: Vec<SessionNumber>,
 }
@@ -154,6 +156,7 @@ fn unreachable_step() -> Step {
         fresh: true,
         took: Duration::ZERO,
         held: Vec::new(),
+        given: Vec::new(),
         open: Vec::new(),
     }
 }
@@ -296,6 +299,7 @@ impl Player<'_> {
             fresh: false,
             took,
             held: self.world.held(),
+            given: self.world.given(),
             open: self.world.open_sessions(),
         });
         succeeded

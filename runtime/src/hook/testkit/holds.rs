@@ -3,6 +3,7 @@
 //! The usual locks of the engines are known; what else a hook takes is told in its script (`[[holds]]`).
 
 use super::text::folded;
+use crate::capability::sql::Value;
 
 /// What a hook takes, and how it gives that back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +59,9 @@ const KNOWN: &[(&str, &[&str], LivesIn)] = &[
     // Redis
     ("CLIENT PAUSE", &["CLIENT UNPAUSE"], SERVER),
 ];
+
+/// Where it is an error of the server's to give back what the session does not have; elsewhere that is nothing.
+const STRICT: &[&str] = &["PG_BACKUP_START(", "PG_START_BACKUP("];
 
 /// Texts that begin like this only look.
 const READS: &[&str] = &[
@@ -131,6 +135,22 @@ impl Holds {
         &self.0[index]
     }
 
+    /// Whether a server refuses to give back what was not taken.
+    pub(super) fn is_strict(&self, index: usize) -> bool {
+        STRICT.contains(&self.0[index].begin.as_str())
+    }
+
+    /// What a statement means with these parameters: a pause of no length is a try, and takes nothing.
+    pub(super) fn meaning_of(&self, statement: &str, params: &[Value]) -> Meaning {
+        let is_zero = matches!(params.first(), Some(Value::Int64(0) | Value::Uint64(0)));
+        match self.meaning(statement) {
+            Meaning::Takes(_) if is_zero && folded(statement).starts_with("CLIENT PAUSE") => {
+                Meaning::Looks
+            }
+            meaning => meaning,
+        }
+    }
+
     /// `UNLOCK TABLES` contains `LOCK TABLES`: what gives back is looked for first.
     pub(super) fn meaning(&self, statement: &str) -> Meaning {
         let statement = folded(statement);
@@ -181,6 +201,14 @@ mod tests {
         }
         assert_eq!(holds.meaning("SHOW MASTER STATUS"), Meaning::Looks);
         assert_eq!(holds.meaning("BACKUP STAGE BLOCK_COMMIT"), Meaning::Changes);
+    }
+
+    #[test]
+    fn a_pause_of_no_length_takes_nothing() {
+        let holds = Holds::with(&[]);
+        let meaning = |params: &[Value]| holds.meaning_of("CLIENT PAUSE ? WRITE", params);
+        assert_eq!(meaning(&[Value::Uint64(0)]), Meaning::Looks);
+        assert!(matches!(meaning(&[Value::Uint64(1)]), Meaning::Takes(_)));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! Setup ──▶ Bench::new         installed, granted and loaded as for a real run, in a place of its own
 //!             .run(record)     one run: each call of the script in its place; or real servers, recorded
 //!             .conformance()   everything that can go wrong, one at a time, at every call
+//!             .cycle()         one run, timed
 //! ```
 //!
 //! What is replaced is behind the checks, at the seam where a client of a server would begin
@@ -20,6 +21,7 @@ mod report;
 mod script;
 mod tape;
 mod text;
+mod timing;
 mod verify;
 mod world;
 
@@ -30,3 +32,4 @@ pub use report::{
     Ask, AskItem, CallTold, Check, Conformance, Finding, PhaseTold, RunReport, Severity, Tested,
 };
 pub use script::Script;
+pub use timing::Cycle;

@@ -25,31 +25,54 @@ pub(super) struct Taped {
 /// What is asked. Connections are called what the hook calls them.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum What {
-    Open { connection: String },
-    Run { connection: String, statement: String, params: Vec<Value> },
-    Ping { connection: String },
-    Program { command: String, arguments: Vec<String>, stdin: Vec<u8> },
+    Open {
+        connection: String,
+    },
+    Run {
+        connection: String,
+        statement: String,
+        params: Vec<Value>,
+    },
+    Ping {
+        connection: String,
+    },
+    Program {
+        command: String,
+        arguments: Vec<String>,
+        stdin: Vec<u8>,
+    },
+    /// Of the hook's state: `kv.set begun`.
+    State {
+        call: String,
+    },
 }
 
 /// What is answered.
 #[derive(Clone, Debug)]
 pub(super) enum Reply {
-    Opened { id: u64, info: ServerInfo },
+    Opened {
+        id: u64,
+        info: ServerInfo,
+    },
     Answer(Answer),
     Alive(bool),
     Output(Output),
     Refused(SqlError),
     NoOutput(ProcessError),
+    /// State was read or kept.
+    Kept,
+    /// It was not.
+    NotKept(String),
 }
 
 impl Reply {
     /// Nothing went wrong.
     pub(super) fn is_good(&self) -> bool {
         match self {
-            Reply::Opened { .. } | Reply::Answer(_) => true,
+            Reply::Opened { .. } | Reply::Answer(_) | Reply::Kept => true,
             Reply::Alive(alive) => *alive,
             Reply::Output(output) => output.exit_code == Some(0),
-            Reply::Refused(_) | Reply::NoOutput(_) => false,
+            Reply::Refused(_) | Reply::NoOutput(_) | Reply::NotKept(_) => false,
         }
     }
 }
@@ -57,6 +80,17 @@ impl Reply {
 impl Taped {
     pub(super) fn is_good(&self) -> bool {
         self.reply.as_ref().is_some_and(Reply::is_good)
+    }
+
+    /// What may take something or give it back, as one text: a statement, or a program with its arguments.
+    pub(super) fn deed(&self) -> Option<String> {
+        match &self.what {
+            What::Run { statement, .. } => Some(statement.clone()),
+            What::Program { command, arguments, .. } => {
+                Some([std::slice::from_ref(command), arguments].concat().join(" "))
+            }
+            _ => None,
+        }
     }
 
     /// The statement, if it is one.
@@ -77,6 +111,7 @@ impl fmt::Display for What {
             What::Program { command, arguments, .. } => {
                 write!(f, "program `{}`", short(&format!("{command} {}", arguments.join(" "))))
             }
+            What::State { call } => write!(f, "`{}`", short(call)),
         }
     }
 }
@@ -95,6 +130,8 @@ impl fmt::Display for Reply {
             Reply::Output(output) => write!(f, "signal {}", output.signal.unwrap_or_default()),
             Reply::Refused(error) => write!(f, "{}", short(&error.to_string())),
             Reply::NoOutput(error) => write!(f, "{}", short(&error.to_string())),
+            Reply::Kept => f.write_str("done"),
+            Reply::NotKept(why) => f.write_str(why),
         }
     }
 }

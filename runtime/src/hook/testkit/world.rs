@@ -70,6 +70,8 @@ struct Inner {
     tape: Vec<Taped>,
     sessions: BTreeMap<SessionNumber, Session>,
     held: Vec<Held>,
+    /// What was given back in this phase, by a statement that does that.
+    given: Vec<Held>,
     /// None: the real servers answer.
     answers: Option<Answers>,
     planned: Option<Planned>,
@@ -105,6 +107,7 @@ impl World {
             tape: Vec::new(),
             sessions: BTreeMap::new(),
             held: Vec::new(),
+            given: Vec::new(),
             answers: script.map(|(script, strictness)| Answers::new(script, strictness)),
             planned,
             fired: false,
@@ -119,6 +122,7 @@ impl World {
         let mut inner = self.inner();
         (inner.phase, inner.nth) = (phase, 0);
         inner.refused.clear();
+        inner.given.clear();
     }
 
     /// For the run's context.
@@ -150,6 +154,11 @@ impl World {
 
     pub(super) fn held(&self) -> Vec<Held> {
         self.inner().held.clone()
+    }
+
+    /// What was given back since the phase began.
+    pub(super) fn given(&self) -> Vec<Held> {
+        self.inner().given.clone()
     }
 
     pub(super) fn tape(&self) -> Vec<Taped> {
@@ -200,8 +209,12 @@ impl World {
         let taped = &mut inner.tape[ticket.at];
         (taped.reply, taped.took) = (Some(reply), ticket.began.elapsed());
         let taped = taped.clone();
-        if let (true, Some(statement)) = (good, taped.statement()) {
-            let meaning = self.holds.meaning(statement);
+        if let (true, Some(deed)) = (good, taped.deed()) {
+            let params: &[_] = match &taped.what {
+                What::Run { params, .. } => params,
+                _ => &[],
+            };
+            let meaning = self.holds.meaning_of(&deed, params);
             inner.account(&self.holds, meaning, &taped);
         }
     }
@@ -238,6 +251,20 @@ impl World {
     fn connection_of(&self, session: SessionNumber) -> String {
         let inner = self.inner();
         inner.sessions.get(&session).map(|it| it.connection.clone()).unwrap_or_default()
+    }
+
+    /// What a server says to a session that gives back what it does not have, where that is an error.
+    fn not_held(&self, session: SessionNumber, statement: &str) -> Option<SqlError> {
+        let Meaning::Gives(rules) = self.holds.meaning(statement) else { return None };
+        let inner = self.inner();
+        inner.answers.as_ref()?;
+        let strict = rules.iter().any(|rule| self.holds.is_strict(*rule));
+        let held = inner.held.iter().any(|held| held.session == Some(session));
+        (strict && !held).then(|| SqlError::Database {
+            sqlstate: "55000".into(),
+            vendor_code: 0,
+            message: "nothing to give back is in progress in this session".into(),
+        })
     }
 
     fn is_doomed(&self, session: SessionNumber) -> bool {
@@ -322,13 +349,16 @@ impl Inner {
                 rule,
                 lives_in: holds.rule(rule).lives_in,
                 session: taped.session,
-                statement: taped.statement().unwrap_or_default().to_owned(),
+                statement: taped.deed().unwrap_or_default(),
                 phase: taped.phase,
             }),
-            Meaning::Gives(rules) => self.held.retain(|held| {
-                let same = held.lives_in == LivesIn::Server || held.session == taped.session;
-                !(same && rules.contains(&held.rule))
-            }),
+            Meaning::Gives(rules) => {
+                let gives = |held: &mut Held| {
+                    let same = held.lives_in == LivesIn::Server || held.session == taped.session;
+                    same && rules.contains(&held.rule)
+                };
+                self.given.extend(self.held.extract_if(.., gives));
+            }
             Meaning::Looks | Meaning::Changes => {}
         }
     }
@@ -390,6 +420,8 @@ impl Stage for World {
             Err(lost())
         } else if ticket.fault == Some(Fault::Refused) {
             Err(Failed { error: refusal(), fatal: false })
+        } else if let Some(error) = self.not_held(session, &job.statement.text) {
+            Err(Failed { error, fatal: false })
         } else {
             match (self.scripted(&what).await, real) {
                 (Some(ScriptedReply::Error(error)), _) => Err(Failed { error, fatal: false }),
@@ -482,6 +514,23 @@ impl Stage for World {
         self.end(&ticket, reply);
         self.after(ticket.fault).await;
         ran
+    }
+
+    /// No script has a word for it: the state is a real one, in the test's own directory.
+    async fn state(&self, call: &str, real: Real<'_, bool>) -> Option<String> {
+        let ticket = self.begin(None, What::State { call: call.to_owned() });
+        if matches!(ticket.fault, Some(Fault::Refused | Fault::Lost)) {
+            let words = "this test makes the disk fail".to_owned();
+            self.end(&ticket, Reply::NotKept(words.clone()));
+            return Some(words);
+        }
+        let reply = match real.await {
+            true => Reply::Kept,
+            false => Reply::NotKept("refused".into()),
+        };
+        self.end(&ticket, reply);
+        self.after(ticket.fault).await;
+        None
     }
 }
 

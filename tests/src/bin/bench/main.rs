@@ -7,6 +7,7 @@ mod database;
 mod flush;
 mod holds;
 mod hook;
+mod languages;
 mod program;
 mod report;
 mod windows;
@@ -51,6 +52,8 @@ enum Part {
     Hold,
     /// A hook's cycle against a client's
     Hook,
+    /// The same hook in each language: its size, its installation, its cycle
+    Languages,
     /// Start, memory and size of the program
     Program,
     /// The window around a request to an emulated ECS
@@ -128,6 +131,9 @@ async fn measure(arguments: &Arguments) -> Result<bool> {
     }
     if arguments.wants(Part::Hook) {
         hook::measure(rounds, &mut report).await?;
+    }
+    if arguments.wants(Part::Languages) {
+        languages::measure(rounds, &mut report).await?;
     }
     if arguments.wants(Part::Program) {
         program::measure(rounds, &mut report).await?;

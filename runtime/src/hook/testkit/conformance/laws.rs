@@ -41,7 +41,10 @@ impl Judge {
                 findings.push(fails("runs", words, &scenario));
             }
         }
-        let sent = |phase: Phase| clean.tape.iter().filter(move |taped| taped.phase == phase);
+        let asked = |taped: &&Taped| !matches!(taped.what, What::State { .. });
+        let sent = |phase: Phase| {
+            clean.tape.iter().filter(asked).filter(move |taped| taped.phase == phase)
+        };
         if self.holds.is_empty() {
             findings.extend(self.unknown_hold(clean, world));
         }
@@ -140,10 +143,12 @@ impl Judge {
             return Vec::new();
         }
         let Some(confirmed) = played.step(Phase::Confirm) else { return Vec::new() };
+        // Some prove it by giving back: only what is still held can be (`pg_backup_stop`).
+        let until_then = || confirmed.held.iter().chain(&confirmed.given);
         let missing = self
             .holds
             .iter()
-            .find(|wanted| !confirmed.held.iter().any(|held| held.statement == wanted.statement));
+            .find(|wanted| !until_then().any(|held| held.statement == wanted.statement));
         if let Some(missing) = missing {
             return vec![fails("tells the truth", untrue(scenario, missing), scenario)];
         }
@@ -158,6 +163,8 @@ impl Judge {
             // Before the freeze a hook may ask for what it can do without.
             What::Run { .. } if at.phase == Phase::Prepare => vec![],
             What::Open { .. } => vec![],
+            // To read what an earlier run may have left is worth a try; what was to be kept is another matter.
+            What::State { call } if call.starts_with("kv.get") || call == "kv.keys" => vec![],
             What::Run { statement, .. } if is_change(statement) => {
                 vec![fails("tells the truth", format!("ignores errors: {words}"), scenario)]
             }

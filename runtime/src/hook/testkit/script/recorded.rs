@@ -29,13 +29,14 @@ impl Script {
             settings: toml::Table::try_from(bench.settings()).unwrap_or_default(),
             connections,
             expects: failed.collect(),
-            calls: played.tape.iter().map(call).collect(),
+            calls: played.tape.iter().filter_map(call).collect(),
             ..Self::default()
         }
     }
 }
 
-fn call(taped: &Taped) -> Scripted {
+/// Its line in a script; none for state, which is no server's.
+fn call(taped: &Taped) -> Option<Scripted> {
     let pattern = match taped.what.clone() {
         What::Open { connection } => Pattern::Open { connection },
         What::Run { connection, statement, params } => {
@@ -45,6 +46,7 @@ fn call(taped: &Taped) -> Scripted {
         What::Program { command, arguments, stdin } => {
             Pattern::Program { command, arguments: Some(arguments), stdin: Some(stdin) }
         }
+        What::State { .. } => return None,
     };
     let reply = match taped.reply.clone() {
         None
@@ -57,13 +59,14 @@ fn call(taped: &Taped) -> Scripted {
         Some(Reply::Refused(SqlError::ConnectionLost(why))) => ScriptedReply::Lost(why),
         Some(Reply::Refused(error)) => ScriptedReply::Error(error),
         Some(Reply::NoOutput(error)) => ScriptedReply::ProgramError(error),
+        Some(Reply::Kept | Reply::NotKept(_)) => return None,
     };
-    Scripted {
+    Some(Scripted {
         line: 0,
         phase: Some(taped.phase),
         call: pattern,
         times: Times::Exactly(1),
         delay: None,
         reply,
-    }
+    })
 }

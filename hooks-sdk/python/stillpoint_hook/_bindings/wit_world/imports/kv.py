@@ -79,3 +79,11 @@ def delete(key: str) -> None:
     Raises: `componentize_py_types.Err(wit_world.imports.kv.Error)`
     """
     raise NotImplementedError
+def keys() -> List[str]:
+    """
+    The keys that are there, sorted. `finish` on a fresh instance sees by
+    them what was begun, also by an older version of the hook. Since 0.1.1.
+    
+    Raises: `componentize_py_types.Err(wit_world.imports.kv.Error)`
+    """
+    raise NotImplementedError

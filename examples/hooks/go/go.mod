@@ -1,0 +1,3 @@
+module mariadb-lock
+
+go 1.24
