@@ -62,7 +62,7 @@ impl fmt::Display for Machine {
 fn field(file: &str, name: &str) -> String {
     let text = fs::read_to_string(file).unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.split_once(':'));
-    let value = line.map(|(_, value)| value.trim()).unwrap_or("unknown");
+    let value = line.map_or("unknown", |(_, value)| value.trim());
     value.strip_suffix(" kB").unwrap_or(value).to_owned()
 }
 

@@ -16,7 +16,7 @@ mod report;
 mod ways;
 mod windows;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -49,6 +49,9 @@ struct Arguments {
     /// Where all numbers go
     #[arg(long, default_value = "target/bench.json", value_name = "FILE")]
     out: PathBuf,
+    /// Also put the tables between the marks `<!-- bench: begin -->` and `<!-- bench: end -->` of this
+    #[arg(long, value_name = "FILE")]
+    into: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -172,6 +175,9 @@ async fn measure(arguments: &Arguments) -> Result<bool> {
     }
     report.end()?;
     print!("{}", report.markdown());
+    if let Some(document) = &arguments.into {
+        put_into(document, &report.markdown())?;
+    }
     if let Some(directory) = arguments.out.parent() {
         std::fs::create_dir_all(directory)?;
     }
@@ -179,4 +185,17 @@ async fn measure(arguments: &Arguments) -> Result<bool> {
         .with_context(|| format!("cannot write {}", arguments.out.display()))?;
     println!("\nall numbers: {}", arguments.out.display());
     Ok(report.met())
+}
+
+const BEGIN: &str = "<!-- bench: begin -->";
+const END: &str = "<!-- bench: end -->";
+
+/// Replaces what is between the marks of a document.
+fn put_into(document: &Path, tables: &str) -> Result<()> {
+    let name = document.display();
+    let text = std::fs::read_to_string(document).with_context(|| format!("cannot read {name}"))?;
+    let (before, rest) = text.split_once(BEGIN).with_context(|| format!("{name}: no {BEGIN}"))?;
+    let (_, after) = rest.split_once(END).with_context(|| format!("{name}: no {END}"))?;
+    std::fs::write(document, format!("{before}{BEGIN}\n{tables}{END}{after}"))
+        .with_context(|| format!("cannot write {name}"))
 }
