@@ -25,6 +25,7 @@
 //! | [`cloud_rig`] | a lab in that cloud, and what must not be seen of it |
 //! | [`browser`] | a headless Chromium that looks at a page as a reader does |
 //! | [`by_hand`] | the snapshot that a shell takes |
+//! | [`peers`] | what people freeze with today: `fsfreeze`, QEMU's guest agent; and the bare system calls |
 //! | [`proof`] | hundreds of snapshots, each proved; and what the oracle must catch |
 //! | [`puppet`] | the hook that does what a test says |
 //! | [`service_manager`] | a stand-in for systemd |
@@ -57,6 +58,7 @@ pub mod lab;
 pub mod leftovers;
 pub mod mariadb;
 pub mod oracle;
+pub mod peers;
 pub mod plugin;
 pub mod plugin_manager;
 pub mod proof;

@@ -15,6 +15,9 @@ use crate::writers::{History, Interval, Writers, create_tables, now_ns};
 /// Clients that commit while a snapshot is taken.
 pub const CLIENTS: usize = 4;
 
+/// MiB of the file system `data`.
+const DATA_MIB: u64 = 512;
+
 /// How long anything may take that is expected to take moments.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -61,7 +64,15 @@ impl Rig {
     /// # Errors
     /// If a part cannot be made.
     pub fn new(time: Duration) -> Result<Self> {
-        let rig = Self::without_hook(time)?;
+        Self::with_room(time, DATA_MIB)
+    }
+
+    /// As [`Rig::new`], with so many MiB for the data.
+    ///
+    /// # Errors
+    /// If a part cannot be made.
+    pub fn with_room(time: Duration, data_mib: u64) -> Result<Self> {
+        let rig = Self::made(time, data_mib)?;
         rig.stillpoint.install_mysql_hook(rig.server.socket())?;
         Ok(rig)
     }
@@ -71,8 +82,12 @@ impl Rig {
     /// # Errors
     /// If a part cannot be made.
     pub fn without_hook(time: Duration) -> Result<Self> {
+        Self::made(time, DATA_MIB)
+    }
+
+    fn made(time: Duration, data_mib: u64) -> Result<Self> {
         let specs =
-            [FsSpec::new("data", FsType::Ext4, 512), FsSpec::new("binlog", FsType::Xfs, 320)];
+            [FsSpec::new("data", FsType::Ext4, data_mib), FsSpec::new("binlog", FsType::Xfs, 320)];
         let lab = Lab::new(&specs, time)?;
         let place = Place { data: lab.mount("data"), binlog: lab.mount("binlog") };
         let server = MariaDb::install(&lab, place)?;

@@ -28,6 +28,33 @@ pub fn pidfd_send_signal(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// `FIFREEZE` of `_IOWR('X', 119, int)`, and `FITHAW`, the next one (linux/fs.h).
+const FIFREEZE: libc::c_ulong = 0xc004_5877;
+const FITHAW: libc::c_ulong = 0xc004_5878;
+
+/// Freezes the file system that this is on; it stays frozen until somebody thaws it.
+///
+/// # Errors
+/// The kernel's: `EBUSY` if it is frozen.
+pub fn freeze(directory: impl AsFd) -> io::Result<()> {
+    ioctl(directory, FIFREEZE)
+}
+
+/// Thaws the file system that this is on.
+///
+/// # Errors
+/// The kernel's: `EINVAL` if it is not frozen.
+pub fn thaw(directory: impl AsFd) -> io::Result<()> {
+    ioctl(directory, FITHAW)
+}
+
+fn ioctl(directory: impl AsFd, request: libc::c_ulong) -> io::Result<()> {
+    let fd = directory.as_fd().as_raw_fd();
+    // SAFETY: both requests take an int that the kernel does not look at, and touch no memory of ours.
+    let result = unsafe { libc::ioctl(fd, request as _, 0) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// A file's pages in memory, shared with the file: a write waits while its file system is frozen.
 #[derive(Debug)]
 pub struct Mapped {

@@ -94,6 +94,18 @@ impl History {
         self.commits.iter().flatten().filter(overlaps).map(|commit| commit.duration()).collect()
     }
 
+    /// The same, each counted from the begin of `interval` on if it was begun before.
+    #[must_use]
+    pub fn stalls_in(&self, interval: Interval) -> Durations {
+        let within = |commit: &Commit| {
+            let overlaps =
+                commit.began_ns <= interval.ended_ns && commit.acked_ns >= interval.began_ns;
+            let began_ns = commit.began_ns.max(interval.began_ns);
+            overlaps.then(|| Commit { began_ns, ..*commit }.duration())
+        };
+        self.commits.iter().flatten().filter_map(within).collect()
+    }
+
     /// How long each client's longest commit took.
     #[must_use]
     pub fn longest(&self) -> Vec<Duration> {

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::command::run;
 use crate::lab::Lab;
+use crate::writers::{Interval, now_ns};
 
 /// A command line client, and what it is told.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub struct ShellClient {
 /// How long a snapshot by a shell took.
 #[derive(Clone, Copy, Debug)]
 pub struct ShellTimes {
+    /// From the request for the lock to the release's return.
+    pub locked: Interval,
     /// From the moment at which the client had the database to the one at which it had let go.
     pub hold: Duration,
     /// From before the first freeze to after the last thaw.
@@ -77,17 +80,19 @@ impl Drop for Coprocess {
 /// If a step fails; everything is thawed and let go by then.
 pub fn take(lab: &Lab, client: ShellClient) -> Result<ShellTimes> {
     let mut coprocess = Coprocess::start(client.command)?;
+    let began_ns = now_ns();
     coprocess.tell(client.hold, "held")?;
     let began = Instant::now();
     let cloned = clone_frozen(lab);
     let thawed = Instant::now();
     coprocess.tell(client.release, "released")?;
     let hold = began.elapsed();
+    let locked = Interval { began_ns, ended_ns: now_ns() };
     let Cloned { froze, clone, images } = cloned?;
     for image in images {
         std::fs::remove_file(image)?;
     }
-    Ok(ShellTimes { hold, window: thawed.saturating_duration_since(froze), clone })
+    Ok(ShellTimes { locked, hold, window: thawed.saturating_duration_since(froze), clone })
 }
 
 struct Cloned {
