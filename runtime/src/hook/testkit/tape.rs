@@ -87,7 +87,7 @@ impl Taped {
         match &self.what {
             What::Run { statement, .. } => Some(statement.clone()),
             What::Program { command, arguments, .. } => {
-                Some([std::slice::from_ref(command), arguments].concat().join(" "))
+                Some([std::slice::from_ref(command), arguments.as_slice()].concat().join(" "))
             }
             _ => None,
         }
