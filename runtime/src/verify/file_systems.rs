@@ -207,8 +207,8 @@ fn xfs_replay(sound: &Sound, scratch: &Path) -> io::Result<Option<String>> {
     }))
 }
 
-/// Mode, links, size, blocks and time of the last change.
-type Entry = (u32, u64, u64, u64, (i64, i64));
+/// Mode, links, size and time of the last change.
+type Entry = (u32, u64, u64, (i64, i64));
 
 fn entries(
     sound: &Sound,
@@ -238,7 +238,7 @@ fn walk(top: &Path) -> io::Result<BTreeMap<PathBuf, Entry>> {
             paths.append(&mut below);
         }
         let changed = (meta.mtime(), meta.mtime_nsec());
-        found.insert(path, (meta.mode(), meta.nlink(), meta.size(), meta.blocks(), changed));
+        found.insert(path, (meta.mode(), meta.nlink(), meta.size(), changed));
     }
     Ok(found)
 }

@@ -32,7 +32,7 @@ pub(crate) struct CopiedFileSystem {
     pub(crate) node: PathBuf,
 }
 
-/// A database that the operator named.
+/// A database that the operator named, or that was found.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct DatabaseJob {
     pub(crate) engine: Engine,
@@ -40,6 +40,13 @@ pub(crate) struct DatabaseJob {
     pub(crate) server: Option<PathBuf>,
     pub(crate) options: Vec<String>,
     pub(crate) queries: Vec<Query>,
+}
+
+impl DatabaseJob {
+    /// One that nobody named.
+    pub(crate) fn found(engine: Engine, directory: PathBuf) -> Self {
+        Self { engine, directory, server: None, options: Vec::new(), queries: Vec::new() }
+    }
 }
 
 /// Which verifier.

@@ -72,9 +72,15 @@ fn databases(job: &Job, places: &[PathBuf]) -> Result<Vec<Database>, Stop> {
     for place in places {
         for (engine, directory) in discover::databases(place, places) {
             if named.iter().all(|known| known.directory != directory) {
-                let (server, options, queries) = (None, Vec::new(), Vec::new());
-                named.push(DatabaseJob { engine, directory, server, options, queries });
+                named.push(DatabaseJob::found(engine, directory));
             }
+        }
+    }
+    for hook in job.hooks.iter().filter(|hook| engine_of(hook) == Some(Engine::Redis)) {
+        // Its files can have any name.
+        let Some(directory) = saved_text(&hook.saved, "dir").map(PathBuf::from) else { continue };
+        if directory.is_dir() && named.iter().all(|known| known.directory != directory) {
+            named.push(DatabaseJob::found(Engine::Redis, directory));
         }
     }
     let mut databases = Vec::new();

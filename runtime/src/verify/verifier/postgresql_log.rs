@@ -22,7 +22,8 @@ impl StartLog {
         let end = position("invalid record length at ").or_else(|| position("redo done at "));
         let mut log = Self { redo: position("redo starts at ").zip(end), ..Self::default() };
         for line in text.lines() {
-            log.ready |= line.contains("database system is ready to accept connections");
+            // A standby is ready for reading alone.
+            log.ready |= line.contains("database system is ready to accept");
             log.in_doubt += u64::from(line.contains("recovering prepared transaction"));
             let is_bad = ["ERROR: ", "FATAL: ", "PANIC: "].iter().any(|word| line.contains(word));
             let is_page = ["verification failed", "invalid page", "could not read block"]
