@@ -71,13 +71,14 @@ pub(super) fn enter(copies: &[Sound]) -> io::Result<()> {
             SETTINGS.iter().try_for_each(|name| show(&format!("etc/{name}"), stage))?;
         }
     }
+    // Before the copies: one of them can lie below `/tmp`, and would be covered.
+    surroundings(stage)?;
     for copy in copies.iter().filter(|copy| copy.mount_point != Path::new("/")) {
         let below = copy.mount_point.strip_prefix("/").unwrap_or(&copy.mount_point);
         let place = stage.join(below);
         fs::create_dir_all(&place)?;
         mount_copy(copy, &place)?;
     }
-    surroundings(stage)?;
     nix::unistd::chdir(stage)?;
     // The old root is stacked below the new one, and let go.
     pivot_root(".", ".")?;
