@@ -41,13 +41,17 @@ pub enum ExitCode {
     SnapshotState = 15,
     /// Another snapshot is in progress: another run of ours, or the provider's.
     InProgress = 16,
+    /// Of `verify` alone: the snapshot can be used, but as after a power cut.
+    Recovered = 17,
+    /// Of `verify` alone: something in the snapshot is broken, or is not what its manifest says.
+    Damaged = 18,
     /// Anything else.
     Unknown = 255,
 }
 
 impl ExitCode {
     /// All of them, in order.
-    pub const ALL: [ExitCode; 18] = [
+    pub const ALL: [ExitCode; 20] = [
         ExitCode::Ok,
         ExitCode::Precondition,
         ExitCode::Parameters,
@@ -65,6 +69,8 @@ impl ExitCode {
         ExitCode::Quota,
         ExitCode::SnapshotState,
         ExitCode::InProgress,
+        ExitCode::Recovered,
+        ExitCode::Damaged,
         ExitCode::Unknown,
     ];
 
@@ -95,6 +101,8 @@ impl ExitCode {
             ExitCode::Quota => "quota",
             ExitCode::SnapshotState => "snapshot-state",
             ExitCode::InProgress => "in-progress",
+            ExitCode::Recovered => "recovered",
+            ExitCode::Damaged => "damaged",
             ExitCode::Unknown => "unknown",
         }
     }

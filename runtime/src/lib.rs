@@ -21,6 +21,7 @@
 //! | [`manifest`] | what a run did and how consistent the result is |
 //! | [`metrics`] | what Prometheus reads: a file, written after each run |
 //! | [`report`] | what came of each run, kept, and drawn as a page |
+//! | [`verify`] | starts the databases of a copy, and says what the snapshot is worth |
 //! | [`exit_code`] | every exit code, documented |
 //! | [`failpoint`] | named places at which tests kill, stop and fail us; nothing of it in a release |
 
@@ -44,6 +45,7 @@ pub mod report;
 pub mod script;
 pub mod sequence;
 pub mod time;
+pub mod verify;
 
 mod cgroup;
 mod durable;

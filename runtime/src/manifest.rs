@@ -11,6 +11,7 @@ use crate::consistency::{Level, Reason};
 use crate::hook::Signer;
 use crate::plan::{DevId, Skipped};
 use crate::provider::Member;
+use crate::verify::Verification;
 
 /// The version of this document's form. Grows when a reader must change.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -55,6 +56,9 @@ pub struct Manifest {
     pub output_dropped_bytes: u64,
     /// What happened that the operator should know, although the run ended well.
     pub warnings: Vec<String>,
+    /// What the latest verification of a copy found; absent if there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified: Option<Verification>,
 }
 
 /// One disk of the snapshot.

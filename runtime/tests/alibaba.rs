@@ -113,6 +113,7 @@ fn manifest(group: &str, level: Level, members: &[Member]) -> Manifest {
         timings: Default::default(),
         output_dropped_bytes: 0,
         warnings: Vec::new(),
+        verified: None,
     }
 }
 

@@ -20,6 +20,7 @@ use stillpoint::output::json::{
 use stillpoint::paths::Paths;
 use stillpoint::provider::{AttachedCopy, GroupSummary};
 use stillpoint::report::{RunRecord, Summary};
+use stillpoint::verify::Verification;
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
@@ -48,6 +49,7 @@ fn the_schemas_of_the_commands_output_are_checked_in() {
     check::<Vec<Summary>>("runs.schema.json");
     check::<InspectDocument>("inspect.schema.json");
     check::<VerifyDocument>("verify.schema.json");
+    check::<Verification>("verification.schema.json");
     check::<PushDocument>("push.schema.json");
     check::<BundleDocument>("bundle.schema.json");
     check::<FailureDocument>("failure.schema.json");

@@ -275,6 +275,7 @@ async fn run(plan: Plan) -> Played {
     request.require = plan.require;
     request.deadlines = Deadlines {
         prepare: SOON,
+        flush: SOON,
         sync: SOON,
         quiesce: SOON,
         freeze: SOON,

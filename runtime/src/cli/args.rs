@@ -24,7 +24,11 @@ Exit codes: 0 done; 1 a condition is not met; 2 parameters or configuration; 3 n
 4 snapshot not created; 5 state of the group; 6 provider too late; 7 state of a member;
 8 tags or manifest; 9 pre-freeze hook or script; 10 post-thaw hook or script; 11 cannot freeze;
 12 cannot thaw; 13 no role; 14 quota; 15 state of a snapshot; 16 another run is in progress;
-255 unknown. Every error says the state the machine is in and what to do next.";
+17 verified as recovered; 18 verified as damaged; 255 unknown. Every error says the state the machine is in and what to do next.";
+
+const VERIFY: &str = "\
+Verdicts: clean (exit 0); recovered (exit 17: it can be used, but as after a power cut); damaged (exit
+18). Any other exit code says that there is no verdict, and why. The verdict is kept in the manifest.";
 
 const PLUGIN: &str = "\
 Parameters are read by the rules of Go's package flag: -x=v, --x=v, -x v (not for a boolean).
@@ -68,6 +72,9 @@ pub enum Command {
     Show(Group),
     /// Draw a run as a page for a browser: every step and hook, what was held, what failed and why
     Report(ReportArgs),
+    /// Start the databases of a copy of a snapshot where nothing else sees them, and say what it is worth
+    #[command(after_help = VERIFY)]
+    Verify(Verify),
     /// Attach a writable copy of each disk of a snapshot; the snapshot itself is never written to
     Restore(Group),
     /// Detach the copies of a snapshot and delete them
@@ -169,4 +176,20 @@ pub struct Group {
     /// Id of the snapshot, as `stillpoint list` shows it
     #[arg(value_name = "SNAPSHOT")]
     pub id: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// Id of the snapshot, as `stillpoint list` shows it
+    #[arg(value_name = "SNAPSHOT")]
+    pub id: String,
+    /// Ask each database of the copy this, too; it must not fail (repeat for more)
+    #[arg(long = "query", value_name = "SQL")]
+    pub queries: Vec<String>,
+    /// How long it may take (10m, 90s); default: [verify] of stillpoint.toml, or 10 minutes
+    #[arg(long, value_name = "TIME", value_parser = stillpoint::config::read::parse_duration)]
+    pub deadline: Option<std::time::Duration>,
+    /// How much memory its servers may use, in MiB; default: [verify], or 1024
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(64..=1 << 20))]
+    pub memory: Option<u64>,
 }

@@ -13,6 +13,7 @@ mod sentinel;
 mod setup;
 mod snapshot;
 mod status;
+mod verify;
 
 use std::io::Write as _;
 
@@ -90,6 +91,7 @@ fn run(cli: &Cli) -> Outcome {
         Command::List => groups::list(global, &paths),
         Command::Show(group) => groups::show(global, &paths, &group.id),
         Command::Report(args) => report::run(global, &paths, args),
+        Command::Verify(args) => verify::run(global, &paths, args),
         Command::Restore(group) => groups::restore(global, &paths, &group.id),
         Command::Detach(group) => groups::detach(global, &paths, &group.id),
         Command::Delete(group) => groups::delete(global, &paths, &group.id),

@@ -11,10 +11,11 @@ use stillpoint::paths::Paths;
 use stillpoint::plugin::HookChoice;
 use stillpoint::report::RunRecord;
 use stillpoint::sequence::{Failure, Report, Request};
+use stillpoint::verify::{self as verification, Verification};
 
 use super::args::{Global, Snapshot};
 use super::progress::Printer;
-use super::{CommandError, Outcome, hooks, kept, print, print_error, print_json, setup};
+use super::{CommandError, Outcome, hooks, kept, print, print_error, print_json, setup, verify};
 
 /// Takes a snapshot.
 pub fn run(global: &Global, paths: &Paths, args: &Snapshot) -> Outcome {
@@ -34,12 +35,69 @@ fn take(global: &Global, paths: &Paths, args: &Snapshot) -> Outcome {
             request.observer = Arc::new(tree);
             printer
         });
-        let (result, record) = kept::run(paths, &config, request).await;
+        let (mut result, record) = kept::run(paths, &config, request).await;
         if let Some(printer) = printer {
             printer.finish();
         }
-        Ok(tell(global, &result, &record))
+        let Ok(report) = &mut result else { return Ok(tell(global, &result, &record)) };
+        if !config.verify.after_snapshot {
+            return Ok(tell(global, &result, &record));
+        }
+        let verified = verify_now(&config, paths, report).await;
+        let code = tell(global, &result, &record);
+        Ok(if code == ExitCode::Ok { tell_verified(global, verified) } else { code })
     })?
+}
+
+/// Verifies what was just made. In the documents for programs, the verdict is in the manifest, and a
+/// verification that failed among the problems.
+async fn verify_now(
+    config: &Config,
+    paths: &Paths,
+    report: &mut Report,
+) -> Result<Verification, CommandError> {
+    let request = verify::request(config, paths, &report.manifest.group)?;
+    // Nothing is left of a verification that is dropped.
+    let verified = tokio::select! {
+        verified = verification::verify(&request) => verified.map_err(verify::verify_error),
+        () = a_signal() => Err(CommandError::new(
+            ExitCode::Unknown,
+            anyhow::anyhow!("the verification was stopped by a signal"),
+        )),
+    };
+    match &verified {
+        Ok(verification) => report.manifest.verified = Some(verification.clone()),
+        Err(error) => report.problems.push(format!("not verified: {:#}", error.error)),
+    }
+    verified
+}
+
+fn tell_verified(global: &Global, verified: Result<Verification, CommandError>) -> ExitCode {
+    match verified {
+        Ok(verification) => {
+            if !global.json {
+                verify::tell(&verification);
+            }
+            verification.verdict.exit_code()
+        }
+        Err(error) => error.exit_code,
+    }
+}
+
+/// Resolves when somebody wants this to stop.
+async fn a_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let one = |kind| async move {
+        match signal(kind) {
+            Ok(mut signals) => drop(signals.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = one(SignalKind::interrupt()) => {}
+        () = one(SignalKind::terminate()) => {}
+        () = one(SignalKind::hangup()) => {}
+    }
 }
 
 /// What the sequence is asked for, from configuration and arguments. SIGINT, SIGTERM and SIGHUP stop

@@ -6,6 +6,7 @@ pub mod connections;
 pub mod grants;
 pub mod metrics;
 pub mod read;
+pub mod verify;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use crate::paths::Paths;
 pub use alibaba::AlibabaConfig;
 pub use metrics::MetricsConfig;
 pub use read::ConfigError;
+pub use verify::VerifyConfig;
 
 /// `stillpoint.toml`: provider, scope, deadlines, scripts. All of it has defaults.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -33,6 +35,8 @@ pub struct Config {
     pub scripts: ScriptsConfig,
     /// For Prometheus.
     pub metrics: MetricsConfig,
+    /// Verifying snapshots.
+    pub verify: VerifyConfig,
 }
 
 /// `[provider]`.

@@ -16,6 +16,7 @@ use super::protocol::{GUARD_NAME, RECOVERY_NAME, SENTINEL_NAME, TOUCH_NAME};
 use crate::flush::FLUSHER_NAME;
 use crate::hook::compile::COMPILER_NAME;
 use crate::sys::guardproc::{close_all_from, pidfd_open, take_stdin};
+use crate::verify::keeper::{KEEPER_NAME, WORKER_NAME};
 
 /// This program's `main` has called [`enter`]. Started under another name, one that has not would
 /// run its own `main` again, as root.
@@ -95,6 +96,13 @@ pub(crate) fn enter() {
     if name == FLUSHER_NAME {
         std::process::exit(crate::flush::run_worker());
     }
+    // They act on nothing but the copies that they are told of.
+    if name == KEEPER_NAME {
+        std::process::exit(crate::verify::keeper::run());
+    }
+    if name == WORKER_NAME {
+        std::process::exit(crate::verify::worker::run());
+    }
     let run = match name.to_str() {
         Some(GUARD_NAME) => super::process::run,
         Some(SENTINEL_NAME) => super::sentinel::run,
@@ -117,7 +125,7 @@ fn arm_failpoints() {
         Some(GUARD_NAME) => crate::failpoint::armed::begin("guard"),
         Some(SENTINEL_NAME) => crate::failpoint::armed::begin("sentinel"),
         Some(RECOVERY_NAME) => crate::failpoint::armed::begin("recovery"),
-        Some(TOUCH_NAME | COMPILER_NAME | FLUSHER_NAME) => {}
+        Some(TOUCH_NAME | COMPILER_NAME | FLUSHER_NAME | KEEPER_NAME | WORKER_NAME) => {}
         _ => crate::failpoint::armed::begin("agent"),
     }
 }

@@ -130,6 +130,12 @@ pub fn manifest(manifest: &Manifest) -> String {
             let _ = writeln!(out, "    {} = {}", entry.key, value(&entry.value));
         }
     }
+    if let Some(verified) = &manifest.verified {
+        let _ = writeln!(out, "  {} ({})", verified.tag(), verified.time);
+        for finding in &verified.findings {
+            let _ = writeln!(out, "    {finding}");
+        }
+    }
     out
 }
 
@@ -214,10 +220,11 @@ pub fn status(lines: &[StatusLine]) -> String {
 pub fn group_line(id: &str, manifest: Option<&Manifest>, members: usize) -> String {
     match manifest {
         Some(manifest) => format!(
-            "{id}  {:<11}  {}  {members} disks  {}",
+            "{id}  {:<11}  {}  {members} disks  {}{}",
             manifest.level.to_string(),
             manifest.started,
-            manifest.name
+            manifest.name,
+            manifest.verified.as_ref().map(|it| format!("  {}", it.tag())).unwrap_or_default()
         ),
         None => format!("{id}  incomplete: it has no manifest, the run did not end well"),
     }

@@ -97,6 +97,16 @@ pub struct AttachedCopy {
     pub node: PathBuf,
 }
 
+/// A copy of each disk of a group, for a look at it: nobody else sees it, and it is gone with this value
+/// and with whoever has one of its devices open or mounted, also if all of them are killed.
+#[derive(Debug)]
+pub struct PassingCopies {
+    /// The copies; [`AttachedCopy::copy`] says where they lie, not under which name.
+    pub copies: Vec<AttachedCopy>,
+    /// What keeps the devices attached.
+    pub(crate) held: Vec<std::fs::File>,
+}
+
 /// A provider. Its errors carry the exit code that they lead to.
 #[async_trait]
 pub trait Provider: Send + Sync + fmt::Debug {
@@ -132,6 +142,18 @@ pub trait Provider: Send + Sync + fmt::Debug {
     /// Detaches the copies of a group and deletes them.
     async fn detach_copy(&self, _group: &str) -> Result<(), ProviderError> {
         Err(ProviderError::unsupported(self.name(), "detach"))
+    }
+
+    /// Attaches a writable copy of each member for a look; the group itself is never written to.
+    async fn attach_passing(&self, _group: &str) -> Result<PassingCopies, ProviderError> {
+        Err(ProviderError::unsupported(self.name(), "verify").hint(
+            "restore the snapshot to a machine of its own, and start the database there by hand",
+        ))
+    }
+
+    /// Replaces the manifest of a group that exists, and what of it is in tags.
+    async fn amend(&self, _group: &str, _manifest: &Manifest) -> Result<(), ProviderError> {
+        Err(ProviderError::unsupported(self.name(), "amending a manifest"))
     }
 }
 

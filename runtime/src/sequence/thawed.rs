@@ -176,6 +176,7 @@ impl Released {
             },
             output_dropped_bytes: run.dropped_output,
             warnings: run.recorder.warnings().to_vec(),
+            verified: None,
         }
     }
 }

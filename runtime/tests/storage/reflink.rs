@@ -43,6 +43,7 @@ fn manifest(group: &str) -> Manifest {
         timings: Default::default(),
         output_dropped_bytes: 0,
         warnings: Vec::new(),
+        verified: None,
     }
 }
 

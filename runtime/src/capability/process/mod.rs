@@ -14,7 +14,7 @@
 //! What is not defended against is in ADR 8.
 
 mod arguments;
-mod confine;
+pub(crate) mod confine;
 mod denial;
 mod file;
 mod power;

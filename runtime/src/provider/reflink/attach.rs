@@ -8,12 +8,14 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use nix::libc;
+
 use super::error::{fail, io_error, plan_error};
 use super::group;
 use super::store::{ATTACHED, MemberRecord, Store, StoredGroup};
 use crate::exit_code::ExitCode;
 use crate::plan::{BlockNode, Inventory};
-use crate::provider::{AttachedCopy, ProviderError};
+use crate::provider::{AttachedCopy, PassingCopies, ProviderError};
 use crate::sys::{loopdev, reflink};
 
 /// Others (udev, blkid) can hold a loop device open for a moment.
@@ -37,13 +39,60 @@ pub(super) fn delete(store: &Store, id: &str) -> Result<(), ProviderError> {
     group::remove(id, &directories)
 }
 
-/// Attaches a writable copy of each member.
-pub(super) fn attach(store: &Store, id: &str) -> Result<Vec<AttachedCopy>, ProviderError> {
+/// The group, if it can be used.
+fn usable(store: &Store, id: &str) -> Result<StoredGroup, ProviderError> {
     let group = store.find(id)?;
     if let Some(why) = &group.incomplete {
         return Err(fail(ExitCode::GroupState, format!("group {id} cannot be used: {why}"))
             .hint("delete it, and restore another group"));
     }
+    Ok(group)
+}
+
+/// Attaches a copy of each member that has no name: nothing of it is left when nobody has it open.
+pub(super) fn attach_passing(store: &Store, id: &str) -> Result<PassingCopies, ProviderError> {
+    let group = usable(store, id)?;
+    let _locks = group.lock()?;
+    let mut passing = PassingCopies { copies: Vec::new(), held: Vec::new() };
+    for member in group.record.iter().flat_map(|record| &record.members) {
+        let clone = group.clone_of(member);
+        // Not in the group's own folder: a group that is looked at can be restored and deleted.
+        let above = group.folder_of(member);
+        let directory = above.parent().unwrap_or(&above).to_owned();
+        let cannot =
+            |error| io_error(ExitCode::CreateFailed, "cannot make a copy in", &directory, error);
+        let file = nameless_copy_of(&clone, &directory).map_err(cannot)?;
+        let attached = loopdev::attach_passing(&file, &clone, member.geometry());
+        let (device, node) = attached.map_err(|error| {
+            io_error(
+                ExitCode::CreateFailed,
+                "cannot attach a copy as a loop device:",
+                &clone,
+                error,
+            )
+        })?;
+        passing.held.push(device);
+        passing.copies.push(AttachedCopy { disk: member.disk.clone(), copy: directory, node });
+    }
+    Ok(passing)
+}
+
+fn nameless_copy_of(clone: &Path, directory: &Path) -> io::Result<File> {
+    let source = File::open(clone)?;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .mode(0o600)
+        .custom_flags(libc::O_TMPFILE)
+        .open(directory)?;
+    reflink::adopt_no_cow(&source, &file)?;
+    reflink::clone_file(&source, &file)?;
+    Ok(file)
+}
+
+/// Attaches a writable copy of each member.
+pub(super) fn attach(store: &Store, id: &str) -> Result<Vec<AttachedCopy>, ProviderError> {
+    let group = usable(store, id)?;
     let _locks = group.lock()?;
     let inventory = Inventory::collect().map_err(plan_error)?;
     if let [first, ..] = loops_on(&group, &inventory).as_slice() {

@@ -18,9 +18,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{
-    AttachedCopy, Disk, GroupRequest, GroupSummary, PreparedGroup, Provider, ProviderError,
+    AttachedCopy, Disk, GroupRequest, GroupSummary, PassingCopies, PreparedGroup, Provider,
+    ProviderError,
 };
 use crate::exit_code::ExitCode;
+use crate::manifest::Manifest;
 use crate::time::Deadline;
 
 mod attach;
@@ -105,6 +107,17 @@ impl Provider for ReflinkProvider {
     async fn detach_copy(&self, group: &str) -> Result<(), ProviderError> {
         let (store, group) = (self.store.clone(), group.to_owned());
         blocking(move || attach::detach(&store, &group)).await
+    }
+
+    /// As [`Provider::attach_copy`], of files without a name.
+    async fn attach_passing(&self, group: &str) -> Result<PassingCopies, ProviderError> {
+        let (store, group) = (self.store.clone(), group.to_owned());
+        blocking(move || attach::attach_passing(&store, &group)).await
+    }
+
+    async fn amend(&self, group: &str, manifest: &Manifest) -> Result<(), ProviderError> {
+        let (store, group, manifest) = (self.store.clone(), group.to_owned(), manifest.clone());
+        blocking(move || store.amend(&group, &manifest)).await
     }
 }
 

@@ -180,6 +180,14 @@ impl Store {
         ))
     }
 
+    /// Replaces the manifest of a group, wherever it is kept.
+    pub(super) fn amend(&self, id: &str, manifest: &Manifest) -> Result<(), ProviderError> {
+        let group = self.find(id)?;
+        let _locks = group.lock()?;
+        let kept = group.folders.iter().filter(|folder| folder.join(MANIFEST).is_file());
+        kept.into_iter().try_for_each(|folder| write_manifest(folder, manifest))
+    }
+
     fn groups(&self) -> Result<BTreeMap<String, StoredGroup>, ProviderError> {
         let inventory = Inventory::collect().map_err(plan_error)?;
         let mut folders: BTreeMap<String, BTreeSet<PathBuf>> = BTreeMap::new();

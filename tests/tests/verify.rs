@@ -1,0 +1,305 @@
+//! `stillpoint verify`: a good snapshot, one with torn pages, and one that was taken without hooks have
+//! three different answers; nothing reaches out of the sandbox, and nothing is left of it.
+
+#![expect(clippy::print_stdout, reason = "the trees are for whoever reads the tests")]
+
+use std::collections::BTreeSet;
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use stillpoint_tests::command::run;
+use stillpoint_tests::lab::{FsType, Lab, attach};
+use stillpoint_tests::leftovers::cgroups;
+use stillpoint_tests::rig::{CLIENTS, PATIENCE, Rig};
+use stillpoint_tests::servers::machine::wait_for_all;
+use stillpoint_tests::servers::{Kind, Machine};
+use stillpoint_tests::stillpoint::Stillpoint;
+use stillpoint_tests::writers::Writers;
+
+const LONGEST: Duration = Duration::from_secs(600);
+const CLEAN: i32 = 0;
+const RECOVERED: i32 = 17;
+const DAMAGED: i32 = 18;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn good_snapshots_of_three_engines_are_clean() -> Result<()> {
+    let machine = Machine::new(&[Kind::MariaDb, Kind::PostgreSql, Kind::Redis], LONGEST)?;
+    let before = Machines::now(&machine.lab)?;
+    let writers = machine.start_writers(CLIENTS).await?;
+    wait_for_all(&writers, 50).await?;
+    let taken = tokio::task::block_in_place(|| machine.stillpoint.snapshot("good", &[]))?;
+    let manifest = taken.succeeded()?.manifest()?;
+    let group = manifest.group()?.to_owned();
+    let clones = clones_of(&machine.lab)?;
+    let hashes = hashes(&clones)?;
+    // The originals go on meanwhile.
+    let verdict =
+        tokio::task::block_in_place(|| verified(&machine.stillpoint, &group, &[], CLEAN))?;
+    wait_for_all(&writers, 10).await?;
+    for writers in writers {
+        writers.stop().await?;
+    }
+    ensure!(verdict["verdict"] == "clean" && list(&verdict["findings"]).is_empty(), "{verdict:#}");
+    ensure!(list(&verdict["file_systems"]).len() == 5, "{verdict:#}");
+    for check in list(&verdict["file_systems"]) {
+        ensure!(check["journal_clean"] == true && check["checked_by"].is_string(), "{check:#}");
+    }
+    for (engine, position) in
+        [("mariadb", "binlog-position"), ("postgresql", "lsn"), ("redis", "dbsize")]
+    {
+        let check = database(&verdict, engine)?;
+        let found = list(&check["positions"]).iter().find(|it| it["name"] == position);
+        let found = found.with_context(|| format!("no {position}: {check:#}"))?;
+        ensure!(found["agrees"] == true, "{found:#}");
+        ensure!(check["rolled_back"] == 0 && check["in_doubt"] == 0, "{check:#}");
+        ensure!(
+            check["tables_checked"].as_u64() > Some(0) && check["hook"].is_string(),
+            "{check:#}"
+        );
+    }
+    ensure!(database(&verdict, "mariadb")?["files_checked"].as_u64() > Some(0));
+    // It is kept, and the snapshot itself was only read.
+    let shown = machine.stillpoint.run_json(["show", &group])?.succeeded()?.json()?;
+    ensure!(shown["verified"]["verdict"] == "clean", "{shown:#}");
+    ensure!(hashes == self::hashes(&clones)?, "a clone was written to");
+    before.are_all_there_is(&machine.lab)?;
+    machine.stillpoint.delete(&group)?;
+    machine.finish()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn torn_pages_are_found_and_named() -> Result<()> {
+    let rig = Rig::new(LONGEST)?;
+    rig.fresh_tables().await?;
+    // More pages than the doublewrite buffer has, and none that the log makes anew: no start mends them.
+    rig.server.execute(
+        "CREATE DATABASE torn; CREATE TABLE torn.wide (id INT PRIMARY KEY AUTO_INCREMENT, \
+         pad CHAR(200)) ENGINE=InnoDB; INSERT INTO torn.wide (pad) SELECT REPEAT('x', 200) FROM \
+         torn.seq_1_to_40000; SET GLOBAL innodb_log_checkpoint_now = 1",
+    )?;
+    let taken = rig.stillpoint.snapshot("torn", &[])?;
+    let group = taken.succeeded()?.manifest()?.group()?.to_owned();
+    let whole = verified(&rig.stillpoint, &group, &["--query", "SELECT 6 * 7"], CLEAN)?;
+    let answer = &database(&whole, "mariadb")?["queries"][0]["answer"];
+    ensure!(answer == "42", "{whole:#}");
+
+    tear(&rig.lab, "mysql/torn/wide.ibd")?;
+    let verdict = verified(&rig.stillpoint, &group, &[], DAMAGED)?;
+    let details = details(&verdict);
+    ensure!(verdict["verdict"] == "damaged" && details.contains("torn/wide"), "{verdict:#}");
+    ensure!(
+        details.contains("file torn/wide.ibd") || details.contains("'./torn/wide.ibd'"),
+        "{details}"
+    );
+    // What is not damaged is not said to be.
+    ensure!(list(&verdict["file_systems"]).iter().all(|it| it["journal_clean"] == true));
+    ensure!(list(&verdict["findings"]).iter().all(|it| it["code"] != "file-system-errors"));
+    let listed = rig.stillpoint.listed_manifest("torn")?;
+    ensure!(listed.at("/verified/verdict")? == "damaged");
+    rig.stillpoint.delete(&group)?;
+    rig.finish()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_snapshot_without_hooks_is_recovered_and_says_from_what() -> Result<()> {
+    let rig = Rig::without_hook(LONGEST)?;
+    rig.fresh_tables().await?;
+    let mut open = rig.server.connect().await?;
+    {
+        use mysql_async::prelude::Queryable;
+        open.query_drop("CREATE TABLE lab.open (id INT PRIMARY KEY AUTO_INCREMENT, n INT)").await?;
+        open.query_drop("BEGIN").await?;
+        open.query_drop("INSERT INTO lab.open (n) SELECT seq FROM lab.seq_1_to_2000").await?;
+    }
+    let writers = Writers::start(rig.server.options(), CLIENTS).await?;
+    writers.wait_for(100, PATIENCE).await?;
+    let taken = tokio::task::block_in_place(|| rig.stillpoint.snapshot("crash", &["--no-freeze"]))?;
+    writers.stop().await?;
+    open.disconnect().await?;
+    let manifest = taken.succeeded()?.manifest()?;
+    ensure!(manifest.level()? == "crash", "{}", taken.description());
+    let group = manifest.group()?.to_owned();
+    let verdict = verified(&rig.stillpoint, &group, &[], RECOVERED)?;
+    ensure!(verdict["verdict"] == "recovered", "{verdict:#}");
+    let codes: BTreeSet<&str> =
+        list(&verdict["findings"]).iter().filter_map(|it| it["code"].as_str()).collect();
+    for code in ["journal-replay", "redo", "rolled-back"] {
+        ensure!(codes.contains(code), "no {code}: {verdict:#}");
+    }
+    let check = database(&verdict, "mariadb")?;
+    ensure!(check["redo_bytes"].as_u64() > Some(0) && check["rolled_back"] == 1, "{check:#}");
+    rig.stillpoint.delete(&group)?;
+    rig.finish()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nothing_reaches_out_of_the_sandbox_and_nothing_is_left_of_a_killed_one() -> Result<()> {
+    let rig = Rig::new(LONGEST)?;
+    rig.fresh_tables().await?;
+    let taken = rig.stillpoint.snapshot("killed", &[])?;
+    let group = taken.succeeded()?.manifest()?.group()?.to_owned();
+    let before = Machines::now(&rig.lab)?;
+    for signal in [Signal::SIGKILL, Signal::SIGINT] {
+        let mut command = start(&rig.stillpoint, &group, "SELECT SLEEP(120)")?;
+        let server = before.wait_for("mariadbd")?;
+        sees_no_network_and_no_original(&rig.lab, server)?;
+        kill(Pid::from_raw(i32::try_from(command.id())?), signal)?;
+        command.wait()?;
+        before.are_all_there_is(&rig.lab)?;
+    }
+    // One that takes too long ends by itself, and says so.
+    let late = ["--query", "SELECT SLEEP(120)", "--deadline", "8s"];
+    let run = rig.stillpoint.run(["verify", &group].iter().chain(&late))?;
+    run.exited_with(6)?;
+    ensure!(run.stderr.contains("longer than 8 s"), "{}", run.description());
+    before.are_all_there_is(&rig.lab)?;
+    // Nothing stands in the way of the next one.
+    let verdict = verified(&rig.stillpoint, &group, &[], CLEAN)?;
+    ensure!(verdict["verdict"] == "clean", "{verdict:#}");
+    rig.stillpoint.delete(&group)?;
+    rig.finish()
+}
+
+fn verified(stillpoint: &Stillpoint, group: &str, more: &[&str], code: i32) -> Result<Value> {
+    let run = stillpoint.run_json(["verify", group].iter().chain(more))?;
+    println!("{}", run.stdout);
+    run.exited_with(code)?;
+    run.json()
+}
+
+fn start(stillpoint: &Stillpoint, group: &str, query: &str) -> Result<Child> {
+    let mut command = stillpoint.command(["verify", group, "--query", query]);
+    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().context("cannot start stillpoint")
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn details(verdict: &Value) -> String {
+    list(&verdict["findings"]).iter().map(|it| format!("{}\n", it["detail"])).collect()
+}
+
+fn database<'a>(verdict: &'a Value, engine: &str) -> Result<&'a Value> {
+    let found = list(&verdict["databases"]).iter().find(|it| it["engine"] == engine);
+    found.with_context(|| format!("no {engine}: {verdict:#}"))
+}
+
+/// The clones of all groups of the lab.
+fn clones_of(lab: &Lab) -> Result<Vec<PathBuf>> {
+    let mut clones = Vec::new();
+    for group in fs::read_dir(lab.host().join(".stillpoint"))? {
+        for file in fs::read_dir(group?.path())? {
+            clones.push(file?.path());
+        }
+    }
+    clones.retain(|path| path.extension().is_some_and(|it| it == "img"));
+    clones.sort();
+    Ok(clones)
+}
+
+fn hashes(files: &[PathBuf]) -> Result<String> {
+    Ok(run("sha256sum", files)?)
+}
+
+/// Overwrites the second half of many pages of a file in the one snapshot that there is: as if the power
+/// had gone between two sectors.
+fn tear(lab: &Lab, file: &str) -> Result<()> {
+    const PAGE: u64 = 16 << 10;
+    let clones = clones_of(lab)?;
+    let image = clones.iter().find(|it| it.display().to_string().ends_with("data.img"));
+    let device = attach(image.context("no clone of the data")?, false)?;
+    let place = lab.mount_copy(&device, FsType::Ext4, "tear")?;
+    let pages = OpenOptions::new().write(true).open(place.join(file))?;
+    for page in 20..200 {
+        pages.write_all_at(&[0xaa; 4096], page * PAGE + PAGE / 2)?;
+    }
+    pages.sync_all()?;
+    drop(pages);
+    run("umount", [&place])?;
+    run("losetup", [Path::new("--detach"), &device])?;
+    Ok(())
+}
+
+fn sees_no_network_and_no_original(lab: &Lab, server: i32) -> Result<()> {
+    let of = |file: &str| fs::read_to_string(format!("/proc/{server}/{file}"));
+    let network = |process: &str| fs::read_link(format!("/proc/{process}/ns/net"));
+    ensure!(network(&server.to_string())? != network("self")?, "the machine's network is there");
+    // Two lines of headings, and the loopback device, which is down: it has no route.
+    let interfaces = of("net/dev")?;
+    ensure!(interfaces.lines().count() == 3 && interfaces.contains("lo:"), "{interfaces}");
+    ensure!(of("net/fib_trie")?.lines().all(|it| !it.contains("127.0.0.1")));
+    let devices: Vec<String> =
+        lab.file_systems().iter().map(|it| it.device.display().to_string()).collect();
+    let mounts = of("mountinfo")?;
+    let is_original =
+        |line: &&str| line.split(' ').any(|word| devices.iter().any(|device| device == word));
+    let originals: Vec<&str> = mounts.lines().filter(is_original).collect();
+    ensure!(originals.is_empty(), "{originals:?}");
+    let status = of("status")?;
+    ensure!(status.contains("CapEff:\t0000000000000000"), "{status}");
+    ensure!(status.contains("NoNewPrivs:\t1") && status.contains("Seccomp:\t2"), "{status}");
+    Ok(())
+}
+
+/// What there is on the machine that a verification could leave behind.
+#[derive(Debug)]
+struct Machines {
+    cgroups: BTreeSet<PathBuf>,
+    loops: BTreeSet<String>,
+    mounts: usize,
+}
+
+impl Machines {
+    fn now(lab: &Lab) -> Result<Self> {
+        let name = lab.directory().display().to_string();
+        let loops = run("losetup", ["-l", "-n", "-O", "NAME,BACK-FILE"])?;
+        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+        Ok(Self {
+            cgroups: cgroups(),
+            loops: loops.lines().filter(|it| it.contains(&name)).map(str::to_owned).collect(),
+            mounts: mounts.lines().filter(|it| it.contains(&name)).count(),
+        })
+    }
+
+    /// A process of this name in a cgroup that was not there before, with its socket.
+    fn wait_for(&self, command: &str) -> Result<i32> {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            for cgroup in cgroups().difference(&self.cgroups) {
+                let text = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
+                for pid in text.lines().filter_map(|line| line.parse::<i32>().ok()) {
+                    // It was started from a descriptor: only its first argument has its name.
+                    let line =
+                        fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                    if line.split('\0').next().is_some_and(|it| it.ends_with(command)) {
+                        return Ok(pid);
+                    }
+                }
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        anyhow::bail!("no {command} was started")
+    }
+
+    fn are_all_there_is(&self, lab: &Lab) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let now = Self::now(lab)?;
+            let more: Vec<_> = now.cgroups.difference(&self.cgroups).collect();
+            let loops: Vec<_> = now.loops.difference(&self.loops).collect();
+            if more.is_empty() && loops.is_empty() && now.mounts == self.mounts {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "left: {more:?} {loops:?} {}", now.mounts);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
