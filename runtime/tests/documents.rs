@@ -11,7 +11,6 @@ use schemars::{JsonSchema, schema_for};
 use stillpoint::config::Config;
 use stillpoint::config::connections::Connections;
 use stillpoint::freeze::{FileSystemOutcome, StatusLine};
-use stillpoint::hook::testkit::{Conformance, RunReport};
 use stillpoint::manifest::Manifest;
 use stillpoint::output::inspect::InspectDocument;
 use stillpoint::output::json::{
@@ -53,8 +52,6 @@ fn the_schemas_of_the_commands_output_are_checked_in() {
     check::<PushDocument>("push.schema.json");
     check::<BundleDocument>("bundle.schema.json");
     check::<FailureDocument>("failure.schema.json");
-    check::<RunReport>("hook-test.schema.json");
-    check::<Conformance>("hook-conformance.schema.json");
     check::<Vec<StatusLine>>("status.schema.json");
     check::<Vec<FileSystemOutcome>>("thaw.schema.json");
     check::<Vec<GroupSummary>>("list.schema.json");

@@ -90,11 +90,6 @@ pub fn acquire(
             way_back.iter().for_each(|way_back| way_back.send(intent));
         }
         let given_back = intent.unpause(control);
-        if given_back.is_err() && !control.is_silent() {
-            // A server that does not say what is in force is still told to let writers go on: it is the one
-            // that was paused just now.
-            way_back.iter().for_each(|way_back| way_back.send(intent));
-        }
         let error = match objection {
             Objection::Began(what) if left > 0 && given_back.is_ok() => {
                 debug!("writes go on, because {what}");
