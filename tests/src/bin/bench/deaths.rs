@@ -58,7 +58,7 @@ fn one(rig: &CloudRig, is_frozen: &mpsc::Receiver<()>) -> Result<Duration> {
     }
     let writers = FileWriters::start(rig.lab.file_systems().iter().map(|fs| &fs.mount))?;
     let mut agent = rig.stillpoint.start_snapshot("bench")?;
-    let told = is_frozen.recv_timeout(PAUSE.max(PATIENCE));
+    let told = is_frozen.recv_timeout(PATIENCE);
     // By now each writer is in the write that waits.
     std::thread::sleep(PAUSE);
     let killed_ns = now_ns();

@@ -102,7 +102,7 @@ impl Arguments {
 
     fn rounds(&self) -> Rounds {
         if self.quick {
-            Rounds { many: 2, each: 2, few: 1, dirty_mib: 64, dirty_beside_mib: 64 }
+            Rounds { many: 2, each: 1, few: 1, dirty_mib: 64, dirty_beside_mib: 64 }
         } else {
             Rounds { many: 25, each: 25, few: 10, dirty_mib: 1024, dirty_beside_mib: 500 }
         }
