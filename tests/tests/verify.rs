@@ -40,7 +40,8 @@ async fn good_snapshots_of_three_engines_are_clean() -> Result<()> {
     let clones = clones_of(&machine.lab)?;
     let hashes = hashes(&clones)?;
     // The originals go on meanwhile.
-    let verdict = tokio::task::block_in_place(|| verified(&machine.stillpoint, &group, &[], CLEAN))?;
+    let verdict =
+        tokio::task::block_in_place(|| verified(&machine.stillpoint, &group, &[], CLEAN))?;
     wait_for_all(&writers, 10).await?;
     for writers in writers {
         writers.stop().await?;
@@ -58,7 +59,10 @@ async fn good_snapshots_of_three_engines_are_clean() -> Result<()> {
         let found = found.with_context(|| format!("no {position}: {check:#}"))?;
         ensure!(found["agrees"] == true, "{found:#}");
         ensure!(check["rolled_back"] == 0 && check["in_doubt"] == 0, "{check:#}");
-        ensure!(check["tables_checked"].as_u64() > Some(0) && check["hook"].is_string(), "{check:#}");
+        ensure!(
+            check["tables_checked"].as_u64() > Some(0) && check["hook"].is_string(),
+            "{check:#}"
+        );
     }
     ensure!(database(&verdict, "mariadb")?["files_checked"].as_u64() > Some(0));
     // It is kept, and the snapshot itself was only read.
@@ -90,7 +94,10 @@ async fn torn_pages_are_found_and_named() -> Result<()> {
     let verdict = verified(&rig.stillpoint, &group, &[], DAMAGED)?;
     let details = details(&verdict);
     ensure!(verdict["verdict"] == "damaged" && details.contains("torn/wide"), "{verdict:#}");
-    ensure!(details.contains("file torn/wide.ibd") || details.contains("'./torn/wide.ibd'"), "{details}");
+    ensure!(
+        details.contains("file torn/wide.ibd") || details.contains("'./torn/wide.ibd'"),
+        "{details}"
+    );
     // What is not damaged is not said to be.
     ensure!(list(&verdict["file_systems"]).iter().all(|it| it["journal_clean"] == true));
     ensure!(list(&verdict["findings"]).iter().all(|it| it["code"] != "file-system-errors"));
@@ -113,8 +120,7 @@ async fn a_snapshot_without_hooks_is_recovered_and_says_from_what() -> Result<()
     }
     let writers = Writers::start(rig.server.options(), CLIENTS).await?;
     writers.wait_for(100, PATIENCE).await?;
-    let taken =
-        tokio::task::block_in_place(|| rig.stillpoint.snapshot("crash", &["--no-freeze"]))?;
+    let taken = tokio::task::block_in_place(|| rig.stillpoint.snapshot("crash", &["--no-freeze"]))?;
     writers.stop().await?;
     open.disconnect().await?;
     let manifest = taken.succeeded()?.manifest()?;
@@ -271,7 +277,8 @@ impl Machines {
                 let text = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
                 for pid in text.lines().filter_map(|line| line.parse::<i32>().ok()) {
                     // It was started from a descriptor: only its first argument has its name.
-                    let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                    let line =
+                        fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
                     if line.split('\0').next().is_some_and(|it| it.ends_with(command)) {
                         return Ok(pid);
                     }

@@ -15,9 +15,7 @@ use stillpoint::verify::{self as verification, Verification};
 
 use super::args::{Global, Snapshot};
 use super::progress::Printer;
-use super::{
-    CommandError, Outcome, hooks, kept, print, print_error, print_json, setup, verify,
-};
+use super::{CommandError, Outcome, hooks, kept, print, print_error, print_json, setup, verify};
 
 /// Takes a snapshot.
 pub fn run(global: &Global, paths: &Paths, args: &Snapshot) -> Outcome {

@@ -14,8 +14,8 @@ use nix::sys::socket::{
 
 use super::protocol::{GUARD_NAME, RECOVERY_NAME, SENTINEL_NAME, TOUCH_NAME};
 use crate::hook::compile::COMPILER_NAME;
-use crate::verify::keeper::{KEEPER_NAME, WORKER_NAME};
 use crate::sys::guardproc::{close_all_from, pidfd_open, take_stdin};
+use crate::verify::keeper::{KEEPER_NAME, WORKER_NAME};
 
 /// This program's `main` has called [`enter`]. Started under another name, one that has not would
 /// run its own `main` again, as root.

@@ -27,7 +27,11 @@ pub fn verification(verification: &Verification) -> String {
         let _ = writeln!(out, "├─ not checked: {what}");
     }
     let took = duration(verification.took_ms.saturating_mul(1_000_000));
-    let _ = writeln!(out, "└─ verdict: {} (level {}, {took})", verification.verdict, verification.level);
+    let _ = writeln!(
+        out,
+        "└─ verdict: {} (level {}, {took})",
+        verification.verdict, verification.level
+    );
     let _ = writeln!(out, "state: nothing is left of the copy, the verdict is in the manifest");
     visible(&out)
 }
@@ -44,7 +48,8 @@ fn file_system(check: &FileSystemCheck) -> String {
 fn database(check: &DatabaseCheck) -> (String, Vec<String>) {
     let server = check.server.as_deref().unwrap_or("not started");
     let head = format!("{} in {}: {server}", check.engine, check.directory.display());
-    let redo = check.redo_bytes.map_or("redo unknown".to_owned(), |bytes| format!("redo {bytes} bytes"));
+    let redo =
+        check.redo_bytes.map_or("redo unknown".to_owned(), |bytes| format!("redo {bytes} bytes"));
     let mut parts = vec![
         format!(
             "started in {}: {redo}, {} rolled back, {} in doubt",
@@ -58,8 +63,11 @@ fn database(check: &DatabaseCheck) -> (String, Vec<String>) {
         let verdict = if it.agrees { "as saved" } else { "NOT as saved" };
         format!("{} {} {verdict}", it.name, it.copy)
     }));
-    parts.extend(check.queries.iter().map(|it| {
-        format!("{} → {}", it.query, it.answer.as_deref().unwrap_or("nothing"))
-    }));
+    parts.extend(
+        check
+            .queries
+            .iter()
+            .map(|it| format!("{} → {}", it.query, it.answer.as_deref().unwrap_or("nothing"))),
+    );
     (head, parts)
 }

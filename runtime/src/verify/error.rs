@@ -96,9 +96,7 @@ impl VerifyError {
             VerifyError::TooLate { .. } => Some("give it more time: --deadline 30m".into()),
             VerifyError::Sandbox { hint, .. } => hint.clone(),
             VerifyError::Inventory(error) => error.hint(),
-            VerifyError::NotEntered => {
-                Some("call stillpoint::guard::enter() first in main".into())
-            }
+            VerifyError::NotEntered => Some("call stillpoint::guard::enter() first in main".into()),
             VerifyError::Start(_) => None,
             VerifyError::Died { .. } => Some(
                 "was it killed for want of memory? `dmesg` says so; --memory gives it more".into(),

@@ -46,11 +46,8 @@ pub(super) fn check(copied: &CopiedFileSystem, scratch: &Path) -> Option<Sound> 
             return None;
         }
     };
-    let sound = Sound {
-        mount_point: copied.mount_point.clone(),
-        fs_type: copied.fs_type.clone(),
-        device,
-    };
+    let sound =
+        Sound { mount_point: copied.mount_point.clone(), fs_type: copied.fs_type.clone(), device };
     match examine(&sound, scratch) {
         Ok(Examined { replay, checked_by, errors }) => {
             let journal_clean = replay.is_none();
@@ -138,7 +135,8 @@ fn device_of(node: &Path, fs_type: &str) -> Result<PathBuf, String> {
     if let Some(name) = node.file_name().and_then(|name| name.to_str()) {
         let entries = fs::read_dir(Path::new("/sys/class/block").join(name));
         let names = entries.into_iter().flatten().filter_map(Result::ok).map(|it| it.file_name());
-        let partitions = names.filter_map(|it| it.into_string().ok()).filter(|it| it.starts_with(name));
+        let partitions =
+            names.filter_map(|it| it.into_string().ok()).filter(|it| it.starts_with(name));
         candidates.extend(partitions.map(|partition| Path::new("/dev").join(partition)));
     }
     let mut found: Vec<PathBuf> =
@@ -252,7 +250,11 @@ fn give_own_uuid(device: &Path) -> io::Result<()> {
 }
 
 /// Runs a program on a device; `None` if it is not installed.
-fn run(program: &str, arguments: &[&str], device: &Path) -> io::Result<Option<(ExitStatus, String)>> {
+fn run(
+    program: &str,
+    arguments: &[&str],
+    device: &Path,
+) -> io::Result<Option<(ExitStatus, String)>> {
     let Some(path) = find_program(program) else { return Ok(None) };
     let output = Command::new(path)
         .args(arguments)

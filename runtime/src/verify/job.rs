@@ -95,9 +95,14 @@ pub(crate) enum Event {
     Database(Box<DatabaseCheck>),
     NotChecked(String),
     /// It could not go on; that says nothing about the snapshot.
-    Failed { what: String, hint: Option<String> },
+    Failed {
+        what: String,
+        hint: Option<String>,
+    },
     /// A hook of the manifest quiesced a database that is not to be found.
-    NoDatabase { hook: String },
+    NoDatabase {
+        hook: String,
+    },
     /// Its time was over.
     TooLate,
     /// That was all.

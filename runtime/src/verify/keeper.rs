@@ -36,7 +36,8 @@ pub(crate) fn run() -> i32 {
     match keep() {
         Ok(()) => 0,
         Err((what, error)) => {
-            let hint = Some("run it as root, outside of containers that take privileges away".into());
+            let hint =
+                Some("run it as root, outside of containers that take privileges away".into());
             tell(&Event::Failed { what: format!("{what}: {error}"), hint });
             1
         }
@@ -57,8 +58,7 @@ fn keep() -> Result<(), Failed> {
     let deadline = Deadline::after(job.deadline);
     // Of keepers that were killed themselves.
     drop(cgroup::remains(PURPOSE));
-    let bounds =
-        Bounds { processes: PROCESSES, memory_bytes: job.memory_bytes, cpus: job.cpus };
+    let bounds = Bounds { processes: PROCESSES, memory_bytes: job.memory_bytes, cpus: job.cpus };
     let cgroup = LimitedCgroup::create(&cgroup::name_for(PURPOSE), &bounds)
         .map_err(|error| ("no cgroup can be made", io::Error::other(error)))?;
     let spaces = CloneFlags::CLONE_NEWPID
@@ -72,10 +72,8 @@ fn keep() -> Result<(), Failed> {
 
 /// Starts the first process of the new name spaces: when it ends, the kernel ends all others in them.
 fn start(cgroup: &LimitedCgroup, job: &str) -> io::Result<Child> {
-    let mut worker = spawn::command(WORKER_NAME)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::inherit())
-        .spawn()?;
+    let mut worker =
+        spawn::command(WORKER_NAME).stdin(Stdio::piped()).stdout(Stdio::inherit()).spawn()?;
     // It waits for its job: all that it does, it does inside.
     let mut enter = || -> io::Result<()> {
         for procs in cgroup.procs() {
@@ -101,10 +99,8 @@ fn attend(mut worker: Child, deadline: Deadline) -> io::Result<()> {
     let mut is_late = false;
     loop {
         let nothing = PollFlags::empty();
-        let mut ends = [
-            PollFd::new(pidfd.as_fd(), PollFlags::POLLIN),
-            PollFd::new(command.as_fd(), nothing),
-        ];
+        let mut ends =
+            [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN), PollFd::new(command.as_fd(), nothing)];
         let left = deadline.remaining().min(Duration::from_secs(60)).as_millis() + 1;
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
         match poll(&mut ends, timeout) {

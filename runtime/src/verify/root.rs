@@ -119,7 +119,11 @@ fn show(name: &str, stage: &Path) -> io::Result<()> {
     if meta.is_symlink() {
         return symlink(fs::read_link(&original)?, &place);
     }
-    if meta.is_dir() { fs::create_dir(&place)? } else { drop(File::create(&place)?) }
+    if meta.is_dir() {
+        fs::create_dir(&place)?
+    } else {
+        drop(File::create(&place)?)
+    }
     let none = None::<&str>;
     // Without what is mounted below it: that could be an original.
     mount(Some(&original), &place, none, MsFlags::MS_BIND, none)?;

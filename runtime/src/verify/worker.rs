@@ -126,7 +126,9 @@ fn is_of(hook: &HookJob, directory: &Path) -> bool {
         return Path::new(&dir) == directory;
     }
     match says("system-identifier") {
-        Some(identifier) => verifier::system_identifier(directory).is_none_or(|it| it == identifier),
+        Some(identifier) => {
+            verifier::system_identifier(directory).is_none_or(|it| it == identifier)
+        }
         None => true,
     }
 }

@@ -64,7 +64,12 @@ pub(super) fn attach_passing(store: &Store, id: &str) -> Result<PassingCopies, P
         let file = nameless_copy_of(&clone, &directory).map_err(cannot)?;
         let attached = loopdev::attach_passing(&file, &clone, member.geometry());
         let (device, node) = attached.map_err(|error| {
-            io_error(ExitCode::CreateFailed, "cannot attach a copy as a loop device:", &clone, error)
+            io_error(
+                ExitCode::CreateFailed,
+                "cannot attach a copy as a loop device:",
+                &clone,
+                error,
+            )
         })?;
         passing.held.push(device);
         passing.copies.push(AttachedCopy { disk: member.disk.clone(), copy: directory, node });

@@ -31,11 +31,7 @@ const PROGRAMS: [&str; 6] = [
 /// Lines of one kind that are told.
 const MOST_LINES: usize = 5;
 
-pub(super) fn verify(
-    bench: &Bench<'_>,
-    database: &Database,
-    look: &mut Look,
-) -> Result<(), Stop> {
+pub(super) fn verify(bench: &Bench<'_>, database: &Database, look: &mut Look) -> Result<(), Stop> {
     let binlog = Binlog::find(bench, database, look);
     if let Some(binlog) = &binlog {
         // Before a server begins a new file.
@@ -217,7 +213,8 @@ fn checksums(bench: &Bench<'_>, database: &Database, look: &mut Look) -> Result<
         return Ok(());
     };
     for file in tablespaces(&database.found.directory) {
-        let shown = file.strip_prefix(&database.found.directory).unwrap_or(&file).display().to_string();
+        let shown =
+            file.strip_prefix(&database.found.directory).unwrap_or(&file).display().to_string();
         tell(&Event::Doing(format!("the checksums of {shown}")));
         let arguments = [file.display().to_string()];
         let (status, said) = server::run(bench, database, &program, &arguments)?;

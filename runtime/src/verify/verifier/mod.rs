@@ -147,7 +147,8 @@ impl Look {
                 None
             }
         };
-        if let Some(expected) = query.expected.as_deref().filter(|it| Some(*it) != answer.as_deref())
+        if let Some(expected) =
+            query.expected.as_deref().filter(|it| Some(*it) != answer.as_deref())
         {
             let got = answer.as_deref().unwrap_or("nothing");
             self.found(Code::Query, format!("{text}: the answer is {got}, expected {expected}"));

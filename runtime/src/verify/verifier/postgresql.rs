@@ -21,11 +21,7 @@ use crate::verify::verdict::Code;
 /// Lines of one kind that are told.
 const MOST_LINES: usize = 5;
 
-pub(super) fn verify(
-    bench: &Bench<'_>,
-    database: &Database,
-    look: &mut Look,
-) -> Result<(), Stop> {
+pub(super) fn verify(bench: &Bench<'_>, database: &Database, look: &mut Look) -> Result<(), Stop> {
     let directory = &database.found.directory;
     let program = program(database, &candidates(directory))?;
     let tools = program.parent().unwrap_or(Path::new("/usr/bin")).to_owned();
@@ -89,9 +85,8 @@ fn arguments(database: &Database, scratch: &Path, hba: &Path) -> Vec<String> {
     if !configuration.is_file() {
         let empty = scratch.join("postgresql.conf");
         // If it cannot be written, the server says that it has none.
-        let _ = fs::write(&empty, "").and_then(|()| {
-            fs::set_permissions(&empty, fs::Permissions::from_mode(0o644))
-        });
+        let _ = fs::write(&empty, "")
+            .and_then(|()| fs::set_permissions(&empty, fs::Permissions::from_mode(0o644)));
         arguments.extend(["-c".to_owned(), format!("config_file={}", empty.display())]);
     }
     for (name, value) in [
@@ -149,7 +144,11 @@ fn tell_start(look: &mut Look, log: &StartLog) {
     look.push_position("lsn", lsn, &copy, agrees);
 }
 
-async fn connect(directory: &Path, name: &str, user: &str) -> Result<Client, tokio_postgres::Error> {
+async fn connect(
+    directory: &Path,
+    name: &str,
+    user: &str,
+) -> Result<Client, tokio_postgres::Error> {
     let mut config = Config::new();
     config.host_path(directory).port(5432).user(user).dbname(name);
     let (client, connection) = config.connect(NoTls).await?;
@@ -172,7 +171,8 @@ async fn ask(
         other => other?,
     };
     look.check.server = client.query_one("SELECT version()", &[]).await?.get(0);
-    let prepared: i64 = client.query_one("SELECT count(*) FROM pg_prepared_xacts", &[]).await?.get(0);
+    let prepared: i64 =
+        client.query_one("SELECT count(*) FROM pg_prepared_xacts", &[]).await?.get(0);
     let prepared = u64::try_from(prepared).unwrap_or(0);
     if look.check.in_doubt == 0 {
         look.in_doubt(prepared, "");

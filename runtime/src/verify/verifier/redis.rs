@@ -14,14 +14,14 @@ use crate::verify::keeper::tell;
 use crate::verify::verdict::Code;
 
 /// Where distributions have the server.
-const PROGRAMS: [&str; 4] =
-    ["/usr/bin/redis-server", "/usr/bin/valkey-server", "/usr/sbin/redis-server", "/usr/local/bin/redis-server"];
+const PROGRAMS: [&str; 4] = [
+    "/usr/bin/redis-server",
+    "/usr/bin/valkey-server",
+    "/usr/sbin/redis-server",
+    "/usr/local/bin/redis-server",
+];
 
-pub(super) fn verify(
-    bench: &Bench<'_>,
-    database: &Database,
-    look: &mut Look,
-) -> Result<(), Stop> {
+pub(super) fn verify(bench: &Bench<'_>, database: &Database, look: &mut Look) -> Result<(), Stop> {
     let program = program(database, &PROGRAMS.map(str::to_owned))?;
     let scratch = server::scratch(database)?;
     let mut server = load(bench, database, look, &program, &scratch, "no")?;
@@ -69,10 +69,28 @@ fn load(
     let rdb = saved("rdb-file").unwrap_or_else(|| "dump.rdb".to_owned());
     let append_only = if is_append_only { "yes" } else { "no" };
     let mut arguments: Vec<String> = [
-        "--port", "0", "--daemonize", "no", "--unixsocket", &socket, "--dir", &directory,
-        "--dbfilename", &rdb, "--appendonly", append_only, "--appendfilename", &file,
-        "--aof-load-truncated", may_cut, "--save", "", "--auto-aof-rewrite-percentage", "0",
-        "--set-proc-title", "no",
+        "--port",
+        "0",
+        "--daemonize",
+        "no",
+        "--unixsocket",
+        &socket,
+        "--dir",
+        &directory,
+        "--dbfilename",
+        &rdb,
+        "--appendonly",
+        append_only,
+        "--appendfilename",
+        &file,
+        "--aof-load-truncated",
+        may_cut,
+        "--save",
+        "",
+        "--auto-aof-rewrite-percentage",
+        "0",
+        "--set-proc-title",
+        "no",
     ]
     .map(str::to_owned)
     .to_vec();
@@ -107,7 +125,8 @@ async fn ask(look: &mut Look, socket: &Path) -> redis::RedisResult<()> {
         .lines()
         .filter_map(|line| line.split_once("keys=")?.1.split(',').next()?.parse::<u64>().ok())
         .sum();
-    look.check.tables_checked = keyspace.lines().filter(|line| line.starts_with("db")).count() as u64;
+    look.check.tables_checked =
+        keyspace.lines().filter(|line| line.starts_with("db")).count() as u64;
     tell(&Event::Doing("comparing the number of keys".into()));
     look.position("dbsize", &keys.to_string());
     Ok(())

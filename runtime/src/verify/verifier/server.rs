@@ -43,9 +43,8 @@ pub(super) fn scratch(database: &Database) -> Result<PathBuf, Stop> {
     let number = fs::read_dir(SCRATCH).map_or(0, Iterator::count);
     let directory = Path::new(SCRATCH).join(number.to_string());
     let (uid, gid) = database.owner;
-    let made = fs::create_dir_all(&directory).and_then(|()| {
-        Ok(chown(&directory, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?)
-    });
+    let made = fs::create_dir_all(&directory)
+        .and_then(|()| Ok(chown(&directory, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?));
     made.map_err(|error| Stop::new(format!("no scratch space: {error}")))?;
     Ok(directory)
 }
