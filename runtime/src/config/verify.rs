@@ -94,3 +94,21 @@ fn cpus<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
     }
     Err(D::Error::custom(format!("{cpus} is not a number of CPUs from 0.01 to 1024")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::VerifyConfig;
+    use crate::config::Config;
+
+    #[test]
+    fn the_settings_of_the_page_are_the_defaults_and_a_database() {
+        let page = include_str!("../../../docs/verify.md");
+        let block = page.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+        let config: Config = toml::from_str(block).unwrap();
+        let [database] = config.verify.databases.as_slice() else { panic!("{config:?}") };
+        assert_eq!(database.queries[0].expect.as_deref(), Some("1"));
+        let rest = VerifyConfig { databases: Vec::new(), ..config.verify.clone() };
+        assert_eq!(rest, VerifyConfig::default());
+        assert!(toml::from_str::<Config>("[verify]\ncpus = 0\n").is_err());
+    }
+}

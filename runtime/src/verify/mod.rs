@@ -151,7 +151,10 @@ fn file_systems(
     not_checked: &mut Vec<String>,
 ) -> Result<Vec<CopiedFileSystem>, VerifyError> {
     let frozen = manifest.file_systems.iter().map(|it| (&it.mount_point, &it.fs_type, &it.disks));
-    let unfrozen = manifest.skipped.iter().filter(|it| it.reason == SkipReason::FreezeDisabled);
+    let unfrozen = manifest
+        .skipped
+        .iter()
+        .filter(|it| it.reason == SkipReason::FreezeDisabled && !it.disks.is_empty());
     let all = frozen.chain(unfrozen.map(|it| (&it.mount_point, &it.fs_type, &it.disks)));
     let mut found = Vec::new();
     for (mount_point, fs_type, disks) in all {

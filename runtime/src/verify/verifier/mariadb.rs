@@ -194,7 +194,7 @@ fn judge(look: &mut Look, table: &str, kind: &str, text: &str) {
         _ if text.contains("Unknown storage engine") || text.contains("doesn't support check") => {
             tell(&Event::NotChecked(format!("table {table}: {text}")));
         }
-        "warning" => {
+        "warning" if !text.contains("corrupt") => {
             look.check.crashed_tables.push(table.to_owned());
             look.found(Code::NotClosed, format!("table {table}: {text}"));
         }
