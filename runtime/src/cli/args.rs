@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use stillpoint::consistency::Level;
 
+use super::bench::args::BenchCommand;
 use super::hooks::args::HookCommand;
 
 /// Application-consistent snapshots of this machine:
@@ -68,6 +69,9 @@ pub enum Command {
     Show(Group),
     /// Draw a run as a page for a browser: every step and hook, what was held, what failed and why
     Report(ReportArgs),
+    /// Measure how long file systems are frozen, applications held, and clients kept waiting
+    #[command(subcommand)]
+    Bench(BenchCommand),
     /// Attach a writable copy of each disk of a snapshot; the snapshot itself is never written to
     Restore(Group),
     /// Detach the copies of a snapshot and delete them

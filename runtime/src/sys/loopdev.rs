@@ -17,6 +17,7 @@ const LOOP_GET_STATUS64: libc::Ioctl = 0x4C05;
 const LOOP_CONFIGURE: libc::Ioctl = 0x4C0A;
 const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4C82;
 
+const LO_FLAGS_AUTOCLEAR: u32 = 4;
 const LO_FLAGS_DIRECT_IO: u32 = 16;
 const LO_FLAGS_PARTSCAN: u32 = 8;
 
@@ -133,9 +134,29 @@ pub(crate) struct Geometry {
 /// Attaches `image` to a free loop device and gives its node. Direct I/O is used where the file
 /// system can do it in such blocks, so that the image's pages are not cached twice.
 pub(crate) fn attach(image: &File, name: &Path, geometry: Geometry) -> io::Result<PathBuf> {
-    match configure_free(image, name, geometry, LO_FLAGS_PARTSCAN | LO_FLAGS_DIRECT_IO) {
+    let (_device, node) = attach_with(image, name, geometry, LO_FLAGS_PARTSCAN)?;
+    Ok(node)
+}
+
+/// As [`attach`]; the kernel detaches it when nobody uses it any more: neither a mount nor, as long
+/// as it is open, the device that is given back.
+pub(crate) fn attach_while_used(
+    image: &File,
+    name: &Path,
+    geometry: Geometry,
+) -> io::Result<(File, PathBuf)> {
+    attach_with(image, name, geometry, LO_FLAGS_AUTOCLEAR)
+}
+
+fn attach_with(
+    image: &File,
+    name: &Path,
+    geometry: Geometry,
+    flags: u32,
+) -> io::Result<(File, PathBuf)> {
+    match configure_free(image, name, geometry, flags | LO_FLAGS_DIRECT_IO) {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-            configure_free(image, name, geometry, LO_FLAGS_PARTSCAN)
+            configure_free(image, name, geometry, flags)
         }
         other => other,
     }
@@ -146,7 +167,7 @@ fn configure_free(
     name: &Path,
     geometry: Geometry,
     flags: u32,
-) -> io::Result<PathBuf> {
+) -> io::Result<(File, PathBuf)> {
     let control = File::options().read(true).write(true).open("/dev/loop-control")?;
     let config = config(image, name, geometry, flags)?;
     let mut attempts = 0;
@@ -159,7 +180,7 @@ fn configure_free(
                 attempts += 1;
             }
             Err(error) => return Err(error),
-            Ok(()) => return Ok(node),
+            Ok(device) => return Ok((device, node)),
         }
     }
 }
@@ -182,14 +203,14 @@ fn free_number(control: &File) -> io::Result<i32> {
 }
 
 /// The image that `config` names must be open.
-fn configure(config: &LoopConfig, node: &Path) -> io::Result<()> {
+fn configure(config: &LoopConfig, node: &Path) -> io::Result<File> {
     let device = File::options().read(true).write(true).open(node)?;
     // SAFETY: the device's descriptor is open for the whole call, and the kernel reads one
     // loop_config, which LoopConfig mirrors field by field, from memory that we own. The number of
     // the image's descriptor in it is checked by the kernel.
     let result = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE, &raw const *config) };
     Errno::result(result)?;
-    Ok(())
+    Ok(device)
 }
 
 /// Detaches the file from an opened loop device. A device that is mounted or opened elsewhere is
