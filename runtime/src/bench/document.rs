@@ -222,9 +222,8 @@ impl Set {
 pub(super) fn ratios(sets: &[Set], random: &mut Random) -> Vec<Ratio> {
     let others = sets.iter().filter(|set| set.method != Method::Stillpoint);
     let ratio_of = |other: &Set| {
-        let ours = sets
-            .iter()
-            .find(|set| set.method == Method::Stillpoint && other.is_beside(set))?;
+        let ours =
+            sets.iter().find(|set| set.method == Method::Stillpoint && other.is_beside(set))?;
         let spread = ratio(&other.values_ns, &ours.values_ns, random)?;
         Some(Ratio {
             measure: other.measure,

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
 use super::BenchError;
@@ -43,9 +43,7 @@ impl Kind {
     /// Makes one at once, without work that goes on in the background, and leaves the image sparse.
     fn options(self) -> &'static [&'static str] {
         match self {
-            Kind::Ext4 => {
-                &["-q", "-F", "-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0"]
-            }
+            Kind::Ext4 => &["-q", "-F", "-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0"],
             Kind::Xfs => &["-q", "-f", "-K"],
             Kind::Btrfs => &["-q", "-f", "-K"],
         }
@@ -72,6 +70,8 @@ impl Kind {
 /// A lab: dropped, or left by a process that dies, it is gone.
 #[derive(Debug)]
 pub(super) struct Lab {
+    /// First: what is mounted is gone before those who could still use it are waited for.
+    _mounted: Mounted,
     /// As the guard wants them.
     pub(super) file_systems: Vec<FileSystem>,
     /// The same, opened.
@@ -80,6 +80,18 @@ pub(super) struct Lab {
     pub(super) run_dir: PathBuf,
     pub(super) lifeline: Lifeline,
     images: Vec<LabImage>,
+}
+
+/// What was mounted, in that order; unmounted when dropped.
+#[derive(Debug, Default)]
+struct Mounted(Vec<PathBuf>);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        for point in self.0.iter().rev() {
+            let _ = umount2(point, MntFlags::MNT_DETACH);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -119,20 +131,23 @@ impl Lab {
         let on = type_of(directory)?;
         have_own_mounts()?;
         mount_at(None, private, "tmpfs", Some("mode=0700,size=64m"))?;
-        let (mut images, mut points) = (Vec::new(), Vec::new());
+        let mut mounted = Mounted(vec![private.to_owned()]);
+        let mut images = Vec::new();
         for (index, bytes) in sizes.iter().enumerate() {
             let point = private.join(format!("fs{index}"));
             images.push(make_one(kind, &mkfs, *bytes, directory, &point, &on)?);
-            points.push(point);
+            mounted.0.push(point);
         }
+        let points = &mounted.0[1..];
         let mounts = points
             .iter()
             .map(|point| open_directory(point))
             .collect::<io::Result<Vec<_>>>()
             .map_err(BenchError::system("open the lab's mount points"))?;
         Ok(Self {
-            file_systems: planned(&points)?,
+            file_systems: planned(points)?,
             lifeline: Lifeline::start(&mounts)?,
+            _mounted: mounted,
             mounts,
             run_dir: private.join("journal"),
             images,

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::MsgFlags;
 
-use super::BenchError;
+use super::{BenchError, end};
 use crate::guard::harden::harden;
 use crate::guard::spawn::{Started, start};
 use crate::sys::fsfreeze;
@@ -60,6 +60,12 @@ impl Lifeline {
     pub(super) fn for_a_child(&self) -> Result<Stdio, BenchError> {
         let copy = self.0.socket.try_clone();
         copy.map(Stdio::from).map_err(BenchError::system("copy a descriptor"))
+    }
+}
+
+impl Drop for Lifeline {
+    fn drop(&mut self) {
+        end(&self.0);
     }
 }
 

@@ -44,7 +44,8 @@ pub fn page(document: &BenchDocument) -> String {
                 main {
                     h1 { (title) }
                     p { (document.machine.host) " · " (document.started.get(..10).unwrap_or_default()) " · "
-                        (document.rounds) " rounds, seed " (document.seed) }
+                        (document.rounds) " rounds"
+                        @if document.place == Place::Lab { ", seed " (document.seed) } }
                     (figures(document))
                     (legend(document))
                     @for (measure, load) in headings(document) { (section(document, measure, load)) }
@@ -151,6 +152,7 @@ fn lane(scale: &Scale, set: &Set) -> Markup {
             div.name { (set.method.name()) }
             div.took { (took) }
             svg.track height=(HEIGHT) width="100%" role="img" aria-label=(label) {
+                title { (label) }
                 @for (at, _) in &scale.ticks() {
                     line.grid x1=(percent(*at)) x2=(percent(*at)) y1="0" y2=(HEIGHT) {}
                 }
@@ -160,7 +162,6 @@ fn lane(scale: &Scale, set: &Set) -> Markup {
                     circle.dot cx=(percent(scale.place(*value))) cy=(HEIGHT / 2) r="2.2" {}
                 }
                 line.median x1=(percent(median)) x2=(percent(median)) y1="2" y2=(HEIGHT - 2) {}
-                title { (label) }
             }
         }
     }
@@ -169,7 +170,7 @@ fn lane(scale: &Scale, set: &Set) -> Markup {
 fn axis(scale: &Scale) -> Markup {
     html! {
         div.lane.axis {
-            div.name { "each mark ten times the one before" }
+            div.name { "logarithmic" }
             div.took {}
             svg.track height="18" width="100%" aria-hidden="true" {
                 @for (at, label) in &scale.ticks() {
@@ -298,9 +299,7 @@ fn file_systems(document: &BenchDocument) -> Markup {
         row
     });
     let columns: &[&str] = match document.place {
-        Place::Lab => {
-            &["file system", "type", "image", "on", "extents before", "extents after"]
-        }
+        Place::Lab => &["file system", "type", "image", "on", "extents before", "extents after"],
         Place::Here => &["file system", "type"],
     };
     html! { h2 { "File systems" } (table(columns, rows.collect())) }
@@ -339,7 +338,9 @@ mod tests {
 
     #[test]
     fn every_value_lies_on_the_scale_and_marks_do_not_crowd() {
-        for (least, most) in [(0, 0), (1, 1), (5, u64::MAX / 2), (999, 1_001), (1_000_000, 1_000_000)] {
+        for (least, most) in
+            [(0, 0), (1, 1), (5, u64::MAX / 2), (999, 1_001), (1_000_000, 1_000_000)]
+        {
             let scale = Scale::over([least, most].into_iter());
             for value in [least, most] {
                 let at = scale.place(value);

@@ -7,9 +7,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::document::{
-    BenchDocument, Load, Measure, Method, Place, SCHEMA_VERSION, Set, ratios,
-};
+use super::document::{BenchDocument, Load, Measure, Method, Place, SCHEMA_VERSION, Set, ratios};
 use super::lab::{self, Kind, Lab};
 use super::machine::this_machine;
 use super::measure::once;
@@ -104,8 +102,7 @@ pub async fn lab(
     let mut notes = Vec::new();
     let methods = methods(&mut notes);
     progress.stage("making the lab");
-    let mut lab =
-        Lab::make(options.kind, &options.sizes(), &options.directory, &options.run_dir)?;
+    let mut lab = Lab::make(options.kind, &options.sizes(), &options.directory, &options.run_dir)?;
     if options.loads.contains(&Load::Dirty) {
         progress.stage("writing what will be overwritten");
         lay_out(&lab, options)?;
@@ -143,8 +140,7 @@ pub async fn lab(
 
 /// Those that can be compared here.
 fn methods(notes: &mut Vec<String>) -> Vec<Method> {
-    let mut methods =
-        vec![Method::Stillpoint, Method::NoRehearsal, Method::Cold, Method::Bare];
+    let mut methods = vec![Method::Stillpoint, Method::NoRehearsal, Method::Cold, Method::Bare];
     if lab::is_installed("fsfreeze") {
         methods.push(Method::Fsfreeze);
     } else {
@@ -174,7 +170,12 @@ async fn all_rounds(
                     progress.step(
                         done,
                         all,
-                        &format!("{count} {}, {}, {}", options.kind.name(), load.name(), method.name()),
+                        &format!(
+                            "{count} {}, {}, {}",
+                            options.kind.name(),
+                            load.name(),
+                            method.name()
+                        ),
                     );
                     one_round(lab, options, (load, count), method, &mut values).await?;
                     done += 1;
@@ -238,8 +239,11 @@ fn make_dirty(lab: &Lab, count: usize, bytes: u64) -> Result<(), BenchError> {
     let share = bytes / u64::try_from(count.max(1)).unwrap_or(1);
     for point in points(lab, count) {
         let path = point.join(DIRTY);
-        write_over(&path, share)
-            .map_err(BenchError::system(format!("write {} MiB to {}", share >> 20, path.display())))?;
+        write_over(&path, share).map_err(BenchError::system(format!(
+            "write {} MiB to {}",
+            share >> 20,
+            path.display()
+        )))?;
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ pub fn table(document: &BenchDocument) -> String {
             heading = Some(own);
             let _ = writeln!(
                 out,
-                "{}{}, {}\n  {:>3}  {:<36} {:>4} {:>9} {:>9} {:>9}  as stillpoint's",
+                "{}{}, {}\n  {:>3}  {:<36} {:>4} {:>9} {:>9} {:>9}{}",
                 if out.is_empty() { "" } else { "\n" },
                 set.measure.name(),
                 set.load.name(),
@@ -25,7 +25,8 @@ pub fn table(document: &BenchDocument) -> String {
                 "n",
                 "median",
                 "p99",
-                "max"
+                "max",
+                if document.ratios.is_empty() { "" } else { "  as stillpoint's" }
             );
         }
         let _ = writeln!(out, "{}", line(set, ratio_of(document, set)).trim_end());
@@ -74,7 +75,9 @@ fn circumstances(document: &BenchDocument) -> String {
     for line in about(document) {
         let _ = writeln!(out, "{line}");
     }
-    let _ = writeln!(out, "seed: {}", document.seed);
+    if document.place == Place::Lab {
+        let _ = writeln!(out, "seed: {}", document.seed);
+    }
     out
 }
 
@@ -97,7 +100,8 @@ pub(super) fn about(document: &BenchDocument) -> Vec<String> {
     lines.extend(images(document));
     let few = document.sets.iter().any(|set| set.p99_ns.is_none());
     if few {
-        lines.push("p99: only of 100 values and more; of fewer it would be the maximum.".to_owned());
+        lines
+            .push("p99: only of 100 values and more; of fewer it would be the maximum.".to_owned());
     }
     if !document.ratios.is_empty() {
         lines.push(

@@ -14,7 +14,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::MsgFlags;
 use serde::{Deserialize, Serialize};
 
-use super::BenchError;
+use super::{BenchError, end};
 use crate::guard::spawn::{Started, start};
 use crate::sys::guardproc::{receive_message, send_message};
 use crate::time::{Deadline, monotonic_ns};
@@ -88,11 +88,15 @@ impl Writers {
     }
 }
 
+impl Drop for Writers {
+    fn drop(&mut self) {
+        end(&self.0);
+    }
+}
+
 fn unexpected(reply: Reply) -> BenchError {
     match reply {
-        Reply::Failed(why) => {
-            BenchError::Program { program: "a writer".to_owned(), said: why }
-        }
+        Reply::Failed(why) => BenchError::Program { program: "a writer".to_owned(), said: why },
         other => BenchError::Program {
             program: "a writer".to_owned(),
             said: format!("an answer that makes no sense: {other:?}"),

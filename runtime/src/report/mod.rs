@@ -12,8 +12,8 @@ mod timeline;
 mod verdict;
 mod watch;
 
-pub(crate) use lanes::{hold, window};
 pub use history::{History, HistoryError, Line, Summary};
+pub(crate) use lanes::{hold, window};
 pub use page::page;
 pub(crate) use page::{NOTHING_FROM_ANYWHERE, STYLE};
 pub use record::{RunRecord, SCHEMA_VERSION};
