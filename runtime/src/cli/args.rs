@@ -112,7 +112,7 @@ pub struct Snapshot {
     pub scope: Scope,
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct Scope {
     /// Only the disks under this mount point (repeat for more)
     #[arg(long = "mount", value_name = "DIR")]

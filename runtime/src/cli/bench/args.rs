@@ -5,10 +5,14 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use stillpoint::bench::{Kind, Load};
 
+use super::super::args::Scope;
+
 #[derive(Debug, Subcommand)]
 pub enum BenchCommand {
     /// On file systems that are made for it and removed, against what one would use otherwise
     Lab(LabArgs),
+    /// On this machine as it is, with its hooks: everything but the snapshot; it asks first
+    Here(HereArgs),
 }
 
 #[derive(Debug, Args)]
@@ -23,7 +27,13 @@ pub struct LabArgs {
     #[arg(long, value_delimiter = ',', default_value = "1,4,16", value_name = "N,…")]
     pub file_systems: Vec<usize>,
     /// What goes on meanwhile
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "idle,busy,dirty", value_name = "LOAD,…")]
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "idle,busy,dirty",
+        value_name = "LOAD,…"
+    )]
     pub loads: Vec<LoadArg>,
     /// Type of the file systems
     #[arg(long, value_enum, default_value = "ext4", value_name = "TYPE")]
@@ -37,6 +47,24 @@ pub struct LabArgs {
     /// Write a page with pictures to this file
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct HereArgs {
+    /// How many runs
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    pub rounds: usize,
+    /// Do not ask whether production may be held for moments
+    #[arg(long)]
+    pub yes: bool,
+    /// Write in this directory meanwhile, 4 KiB and fdatasync, and tell the longest write (repeat for more)
+    #[arg(long = "probe", value_name = "DIR")]
+    pub probes: Vec<PathBuf>,
+    /// Write a page with pictures to this file
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    #[command(flatten)]
+    pub scope: Scope,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

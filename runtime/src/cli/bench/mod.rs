@@ -1,5 +1,8 @@
 //! `stillpoint bench`.
 
+pub mod args;
+mod here;
+
 use std::fs::File;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
@@ -13,12 +16,11 @@ use super::args::Global;
 use super::{CommandError, Outcome, print, print_error, print_json, setup};
 use args::{BenchCommand, LabArgs};
 
-pub mod args;
-
 /// Measures, and says what came of it.
 pub fn run(global: &Global, paths: &Paths, command: &BenchCommand) -> Outcome {
     match command {
         BenchCommand::Lab(args) => lab(global, paths, args),
+        BenchCommand::Here(args) => here::run(global, paths, args),
     }
 }
 
