@@ -18,6 +18,7 @@
 //! | [`provider`] | what makes the snapshot: trait, and the embedded `reflink` provider |
 //! | [`sequence`] | the story: each phase a type, each exit a move |
 //! | [`plugin`] | stands in for Alibaba Cloud's `app-snapshot-plugin`: its parameters, lines and exit codes |
+//! | [`bench`] | measures windows, holds and stalls: in a lab of its own, or with this machine's hooks |
 //! | [`manifest`] | what a run did and how consistent the result is |
 //! | [`metrics`] | what Prometheus reads: a file, written after each run |
 //! | [`report`] | what came of each run, kept, and drawn as a page |
@@ -25,6 +26,7 @@
 //! | [`exit_code`] | every exit code, documented |
 //! | [`failpoint`] | named places at which tests kill, stop and fail us; nothing of it in a release |
 
+pub mod bench;
 pub mod capability;
 pub mod config;
 pub mod consistency;

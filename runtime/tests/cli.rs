@@ -4,7 +4,7 @@
 
 use std::process::{Command, Output};
 
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 16] = [
     "snapshot",
     "plan",
     "status",
@@ -13,6 +13,7 @@ const COMMANDS: [&str; 15] = [
     "sentinel",
     "list",
     "show",
+    "bench",
     "restore",
     "detach",
     "delete",

@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use schemars::{JsonSchema, schema_for};
+use stillpoint::bench::BenchDocument;
 use stillpoint::config::Config;
 use stillpoint::config::connections::Connections;
 use stillpoint::freeze::{FileSystemOutcome, StatusLine};
@@ -46,6 +47,7 @@ fn the_schemas_of_the_commands_output_are_checked_in() {
     check::<PlanDocument>("plan.schema.json");
     check::<RunRecord>("run.schema.json");
     check::<Vec<Summary>>("runs.schema.json");
+    check::<BenchDocument>("bench.schema.json");
     check::<InspectDocument>("inspect.schema.json");
     check::<VerifyDocument>("verify.schema.json");
     check::<Verification>("verification.schema.json");

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use stillpoint::consistency::Level;
 
+use super::bench::args::BenchCommand;
 use super::hooks::args::HookCommand;
 
 /// Application-consistent snapshots of this machine:
@@ -75,6 +76,9 @@ pub enum Command {
     /// Start the databases of a copy of a snapshot where nothing else sees them, and say what it is worth
     #[command(after_help = VERIFY)]
     Verify(Verify),
+    /// Measure how long file systems are frozen, applications held, and clients kept waiting
+    #[command(subcommand)]
+    Bench(BenchCommand),
     /// Attach a writable copy of each disk of a snapshot; the snapshot itself is never written to
     Restore(Group),
     /// Detach the copies of a snapshot and delete them
@@ -115,7 +119,7 @@ pub struct Snapshot {
     pub scope: Scope,
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct Scope {
     /// Only the disks under this mount point (repeat for more)
     #[arg(long = "mount", value_name = "DIR")]

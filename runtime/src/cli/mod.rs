@@ -1,6 +1,7 @@
 //! The command line: a thin user of the library's public API.
 
 mod args;
+mod bench;
 mod generate;
 mod groups;
 mod hooks;
@@ -92,6 +93,7 @@ fn run(cli: &Cli) -> Outcome {
         Command::Show(group) => groups::show(global, &paths, &group.id),
         Command::Report(args) => report::run(global, &paths, args),
         Command::Verify(args) => verify::run(global, &paths, args),
+        Command::Bench(command) => bench::run(global, &paths, command),
         Command::Restore(group) => groups::restore(global, &paths, &group.id),
         Command::Detach(group) => groups::detach(global, &paths, &group.id),
         Command::Delete(group) => groups::delete(global, &paths, &group.id),

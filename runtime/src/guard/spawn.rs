@@ -13,6 +13,7 @@ use nix::sys::socket::{
 };
 
 use super::protocol::{GUARD_NAME, RECOVERY_NAME, SENTINEL_NAME, TOUCH_NAME};
+use crate::bench::{LIFELINE_NAME, WRITERS_NAME};
 use crate::flush::FLUSHER_NAME;
 use crate::hook::compile::COMPILER_NAME;
 use crate::sys::guardproc::{close_all_from, pidfd_open, take_stdin};
@@ -107,6 +108,8 @@ pub(crate) fn enter() {
         Some(GUARD_NAME) => super::process::run,
         Some(SENTINEL_NAME) => super::sentinel::run,
         Some(RECOVERY_NAME) => crate::sequence::recover::run_as_a_process,
+        Some(WRITERS_NAME) => crate::bench::run_writers,
+        Some(LIFELINE_NAME) => crate::bench::run_lifeline,
         _ => return,
     };
     // A program of that name that somebody else started is not one of ours.
@@ -125,7 +128,10 @@ fn arm_failpoints() {
         Some(GUARD_NAME) => crate::failpoint::armed::begin("guard"),
         Some(SENTINEL_NAME) => crate::failpoint::armed::begin("sentinel"),
         Some(RECOVERY_NAME) => crate::failpoint::armed::begin("recovery"),
-        Some(TOUCH_NAME | COMPILER_NAME | FLUSHER_NAME | KEEPER_NAME | WORKER_NAME) => {}
+        Some(
+            TOUCH_NAME | COMPILER_NAME | FLUSHER_NAME | KEEPER_NAME | WORKER_NAME | WRITERS_NAME
+            | LIFELINE_NAME,
+        ) => {}
         _ => crate::failpoint::armed::begin("agent"),
     }
 }

@@ -11,13 +11,13 @@ const HELD_BEFORE_FREEZE: &str = "held-before-freeze-ns";
 
 /// From when to when, in nanoseconds of the monotonic clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Span {
-    pub(super) from: u64,
-    pub(super) to: u64,
+pub(crate) struct Span {
+    pub(crate) from: u64,
+    pub(crate) to: u64,
 }
 
 impl Span {
-    pub(super) fn length(self) -> u64 {
+    pub(crate) fn length(self) -> u64 {
         self.to.saturating_sub(self.from)
     }
 
@@ -89,13 +89,13 @@ pub(super) struct Chart {
 }
 
 /// First FIFREEZE to last FITHAW.
-pub(super) fn window(record: &RunRecord) -> Option<Span> {
+pub(crate) fn window(record: &RunRecord) -> Option<Span> {
     let frozen = |fs: &FileSystemRecord| Span { from: fs.freeze_began_ns, to: fs.thawed_ns };
     Span::over(record.file_systems().iter().map(frozen))
 }
 
 /// First application held to last one released. Its length is the manifest's, if there is one.
-pub(super) fn hold(record: &RunRecord) -> Option<Span> {
+pub(crate) fn hold(record: &RunRecord) -> Option<Span> {
     let hooks = hooks_of(record);
     let held = Span::over(hooks.iter().filter_map(|hook| held_by(record, hook)))?;
     let length = record.manifest.as_ref().and_then(|manifest| manifest.timings.hold_ns);

@@ -13,6 +13,9 @@ mod verdict;
 mod watch;
 
 pub use history::{History, HistoryError, Line, Summary};
+pub(crate) use lanes::{hold, window};
 pub use page::page;
+pub(crate) use page::{NOTHING_FROM_ANYWHERE, STYLE};
 pub use record::{RunRecord, SCHEMA_VERSION};
+pub(crate) use tables::table;
 pub use watch::Watch;

@@ -10,10 +10,10 @@ use super::lanes::{held, hold, longest_wait, whole_run, window};
 use super::verdict::{Verdict, doing, verdict};
 use super::{RunRecord, tables, timeline};
 
-const STYLE: &str = include_str!("style.css");
+pub(crate) const STYLE: &str = include_str!("style.css");
 
 /// Whatever a hook or a server wrote into the record, a browser loads and runs nothing of it.
-const NOTHING_FROM_ANYWHERE: &str =
+pub(crate) const NOTHING_FROM_ANYWHERE: &str =
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
 
 /// The page of one run: HTML with its style and pictures in it, readable in light and dark, on paper,

@@ -10,7 +10,7 @@ use super::RunRecord;
 use super::lanes::origin;
 
 /// A table whose cells know the names of their columns: on a narrow screen each row becomes a card.
-fn table(columns: &[&str], rows: Vec<Vec<Markup>>) -> Markup {
+pub(crate) fn table(columns: &[&str], rows: Vec<Vec<Markup>>) -> Markup {
     html! {
         table {
             thead { tr { @for column in columns { th scope="col" { (column) } } } }
