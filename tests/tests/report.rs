@@ -3,61 +3,22 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use mysql_async::prelude::Queryable as _;
 use stillpoint::report::{RunRecord, page};
-use stillpoint_tests::browser::{Browser, Lane, Seen, View};
+use stillpoint_tests::browser::{Browser, Lane, Seen};
 use stillpoint_tests::puppet::Puppet;
 use stillpoint_tests::rig::Rig;
 use stillpoint_tests::stillpoint::Stillpoint;
 
 const LONGEST: Duration = Duration::from_secs(300);
 
-/// A desk, and a telephone; light, dark, and paper.
-const VIEWS: [View; 5] = [
-    View { width: 1280, dark: false, print: false },
-    View { width: 1280, dark: true, print: false },
-    View { width: 390, dark: false, print: false },
-    View { width: 390, dark: true, print: false },
-    View { width: 794, dark: true, print: true },
-];
-
-/// A page on a disk, looked at in every view.
+/// A page, looked at in every view.
 fn look(browser: &mut Browser, name: &str, html: &str) -> Result<Vec<Seen>> {
-    let directory = tempfile::tempdir()?;
-    let file = directory.path().join("page.html");
-    fs::write(&file, html)?;
-    let pictures = std::env::var_os("STILLPOINT_PICTURES").map(PathBuf::from);
-    let mut all = Vec::new();
-    for view in VIEWS {
-        let colours = if view.print { "print" } else { ["light", "dark"][usize::from(view.dark)] };
-        let what = format!("{name}-{}-{colours}", view.width);
-        let picture = pictures.as_ref().map(|directory| directory.join(format!("{what}.png")));
-        let seen = browser.look(&file, view, picture.as_deref()).context(what.clone())?;
-        is_readable(&seen).context(what)?;
-        all.push(seen);
-    }
-    Ok(all)
-}
-
-/// What a reader would complain of, whatever is on the page.
-fn is_readable(seen: &Seen) -> Result<()> {
-    ensure!(
-        seen.page_width <= seen.view_width,
-        "the page is {} wide, the view {}",
-        seen.page_width,
-        seen.view_width
-    );
-    ensure!(seen.outside.is_empty(), "texts stick out: {:#?}", seen.outside);
-    ensure!(seen.overlaps.is_empty(), "texts lie on each other: {:#?}", seen.overlaps);
-    ensure!(seen.faint.is_empty(), "texts are faint: {:#?}", seen.faint);
-    for lane in &seen.lanes {
-        ensure!(lane.lost == 0, "bars of a lane are not seen: {lane:?}");
-    }
-    Ok(())
+    browser.look_at_all(name, html)
 }
 
 fn lane<'a>(seen: &'a Seen, name: &str) -> Result<&'a Lane> {

@@ -2,7 +2,7 @@
 //! looks at it.
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -18,6 +18,15 @@ const PROGRAMS: [&str; 3] = ["chromium-headless-shell", "chromium", "chromium-br
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Looks at the page from inside.
 const LOOK: &str = include_str!("look.js");
+
+/// A desk, and a telephone; light, dark, and paper.
+const VIEWS: [View; 5] = [
+    View { width: 1280, dark: false, print: false },
+    View { width: 1280, dark: true, print: false },
+    View { width: 390, dark: false, print: false },
+    View { width: 390, dark: true, print: false },
+    View { width: 794, dark: true, print: true },
+];
 
 /// A browser, ended when dropped.
 #[derive(Debug)]
@@ -75,6 +84,25 @@ pub struct Lane {
     pub lost: usize,
 }
 
+impl Seen {
+    /// What a reader would complain of, whatever is on the page.
+    fn is_readable(&self) -> Result<()> {
+        ensure!(
+            self.page_width <= self.view_width,
+            "the page is {} wide, the view {}",
+            self.page_width,
+            self.view_width
+        );
+        ensure!(self.outside.is_empty(), "texts stick out: {:#?}", self.outside);
+        ensure!(self.overlaps.is_empty(), "texts lie on each other: {:#?}", self.overlaps);
+        ensure!(self.faint.is_empty(), "texts are faint: {:#?}", self.faint);
+        for lane in &self.lanes {
+            ensure!(lane.lost == 0, "bars of a lane are not seen: {lane:?}");
+        }
+        Ok(())
+    }
+}
+
 impl Browser {
     /// Starts one. `None` if none is installed, and `STILLPOINT_OFFLINE=1` says that none can be.
     ///
@@ -120,6 +148,29 @@ impl Browser {
             }
         });
         Ok(Some(Self { process, to, from, calls: 0, events: Vec::new(), _profile: profile }))
+    }
+
+    /// A page on a disk, looked at in every view; what a reader would complain of, whatever is on it, is
+    /// an error. `STILLPOINT_PICTURES=DIR` keeps pictures.
+    ///
+    /// # Errors
+    /// As [`Browser::look`], or if it cannot be read well.
+    pub fn look_at_all(&mut self, name: &str, html: &str) -> Result<Vec<Seen>> {
+        let directory = TempDir::new()?;
+        let file = directory.path().join("page.html");
+        std::fs::write(&file, html)?;
+        let pictures = std::env::var_os("STILLPOINT_PICTURES").map(PathBuf::from);
+        let mut all = Vec::new();
+        for view in VIEWS {
+            let colours =
+                if view.print { "print" } else { ["light", "dark"][usize::from(view.dark)] };
+            let what = format!("{name}-{}-{colours}", view.width);
+            let picture = pictures.as_ref().map(|directory| directory.join(format!("{what}.png")));
+            let seen = self.look(&file, view, picture.as_deref()).context(what.clone())?;
+            seen.is_readable().context(what)?;
+            all.push(seen);
+        }
+        Ok(all)
     }
 
     /// Opens a file, and tells what a reader sees. The picture, if one is wanted, is a PNG of the whole
