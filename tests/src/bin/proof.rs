@@ -130,7 +130,7 @@ fn tell(round: &Round, total: usize) {
         round.could_not_be_there,
         round.worst_commit_ms,
     );
-    for violation in &round.violations {
+    for violation in round.violations.iter().chain(&round.beyond) {
         println!("    {violation}");
     }
     for reason in &round.reasons {

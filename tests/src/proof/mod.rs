@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 use serde::Serialize;
 
+use crate::oracle::Violation;
 use crate::servers::machine::Proof;
 use crate::servers::{Kind, Machine};
 use crate::stats::{Durations, millis};
@@ -33,6 +34,8 @@ pub struct Round {
     pub reasons: Vec<String>,
     /// What the copy has that must not be so.
     pub violations: Vec<String>,
+    /// It is what the run says, and took more of a start than is promised: no false claim.
+    pub beyond: Vec<String>,
     /// Rows in the copy.
     pub rows: u64,
     /// Commits that were acknowledged before, and so had to be there.
@@ -51,6 +54,7 @@ impl Round {
     pub fn is_proved(&self) -> bool {
         self.level == "application"
             && self.violations.is_empty()
+            && self.beyond.is_empty()
             && self.had_to_be_there > 0
             && self.could_not_be_there > 0
     }
@@ -65,7 +69,12 @@ impl Round {
         let mut round = Self::nothing(kind, number, proof.manifest.level()?.to_owned());
         round.reasons = proof.manifest.reason_codes()?;
         for (verdict, history) in proof.databases {
-            round.violations.extend(verdict.violations.iter().map(ToString::to_string));
+            for violation in &verdict.violations {
+                match violation {
+                    Violation::Redo { .. } => round.beyond.push(violation.to_string()),
+                    untrue => round.violations.push(untrue.to_string()),
+                }
+            }
             round.rows += verdict.rows;
             round.had_to_be_there += verdict.had_to_be_there;
             round.could_not_be_there += verdict.could_not_be_there;
@@ -82,6 +91,7 @@ impl Round {
             level,
             reasons: Vec::new(),
             violations: Vec::new(),
+            beyond: Vec::new(),
             rows: 0,
             had_to_be_there: 0,
             could_not_be_there: 0,
