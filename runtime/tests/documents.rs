@@ -12,6 +12,7 @@ use stillpoint::bench::BenchDocument;
 use stillpoint::config::Config;
 use stillpoint::config::connections::Connections;
 use stillpoint::freeze::{FileSystemOutcome, StatusLine};
+use stillpoint::hook::testkit::{Conformance, RunReport};
 use stillpoint::manifest::Manifest;
 use stillpoint::output::inspect::InspectDocument;
 use stillpoint::output::json::{
@@ -48,6 +49,8 @@ fn the_schemas_of_the_commands_output_are_checked_in() {
     check::<RunRecord>("run.schema.json");
     check::<Vec<Summary>>("runs.schema.json");
     check::<BenchDocument>("bench.schema.json");
+    check::<RunReport>("hook-test.schema.json");
+    check::<Conformance>("hook-conformance.schema.json");
     check::<InspectDocument>("inspect.schema.json");
     check::<VerifyDocument>("verify.schema.json");
     check::<Verification>("verification.schema.json");

@@ -18,6 +18,10 @@ const MIB: usize = 1 << 20;
 /// In mebibytes, of each of the three on each file system.
 const DIRTY: usize = 48;
 
+/// In mebibytes. ext4 writes out by itself what is dirty and has no block yet, when the room for it comes
+/// near its end.
+const SIZE: u64 = 1024;
+
 /// Two file systems with delayed allocation, three kinds of file on each. Those in the list stay open.
 fn make_dirty(lab: &Lab) -> Result<Vec<(String, File)>> {
     let mut all = Vec::new();
@@ -86,7 +90,7 @@ fn until_sync(stillpoint: Stillpoint) -> Result<Run> {
 
 #[test]
 fn what_is_dirty_is_written_out_before_anything_is_held_whoever_wrote_it() -> Result<()> {
-    let specs = [FsSpec::new("ext4", FsType::Ext4, 256), FsSpec::new("xfs", FsType::Xfs, 400)];
+    let specs = [FsSpec::new("ext4", FsType::Ext4, SIZE), FsSpec::new("xfs", FsType::Xfs, SIZE)];
     let (lab, stillpoint) = lab_of(&specs, "[deadlines]\nflush = \"60s\"\n")?;
     let open = make_dirty(&lab)?;
     let asked = dirty_bytes(&open[0].1)?;
@@ -107,7 +111,7 @@ fn what_is_dirty_is_written_out_before_anything_is_held_whoever_wrote_it() -> Re
 
 #[test]
 fn a_flush_that_has_no_time_leaves_the_rest_and_the_run_goes_on() -> Result<()> {
-    let specs = [FsSpec::new("ext4", FsType::Ext4, 256)];
+    let specs = [FsSpec::new("ext4", FsType::Ext4, SIZE)];
     let (lab, stillpoint) = lab_of(&specs, "[deadlines]\nflush = \"1ms\"\n")?;
     let open = make_dirty(&lab)?;
     let run = stillpoint.snapshot("flush", &[])?;
