@@ -362,14 +362,16 @@ fn options_say_what_is_granted_where_it_goes_and_how_long_it_may_take() -> Resul
         }
     }
 
-    let file = scratch.join("settings.toml");
-    let file_name = file.to_str().context("a path")?;
-    fs::write(&file, settings("SELECT SLEEP(20)"))?;
-    let run = test(&["--settings", file_name, "--deadline", "700ms"])?;
+    let slow = granted.replace("SELECT 1", "SELECT SLEEP(20)");
+    let text = format!("module = \"{digest}\"\n[settings]\n{}{slow}", settings("SELECT SLEEP(20)"));
+    fs::write(&grant, text)?;
+    let run = test(&["--grant", grant.to_str().context("a path")?, "--deadline", "700ms"])?;
     run.exited_with(1)?;
     ensure!(run.stdout.contains("pre-freeze failed: "), "{}", run.stdout);
     ensure!(run.stdout.to_lowercase().contains("time"), "{}", run.stdout);
 
+    let file = scratch.join("settings.toml");
+    let file_name = file.to_str().context("a path")?;
     fs::write(&file, settings("SELECT 1"))?;
     let path = rig.stillpoint.config_file("connections.toml");
     let other = fs::read_to_string(&path)?.replace("[connections.main]", "[connections.other]");
