@@ -285,7 +285,7 @@ fn has_room(directory: &Path, needed: u64) -> Result<(), BenchError> {
     let room = nix::sys::statvfs::statvfs(directory)
         .map_err(io::Error::from)
         .map_err(BenchError::system(format!("look for room in {}", directory.display())))?;
-    let free = u64::from(room.blocks_available()) * u64::from(room.fragment_size());
+    let free = room.blocks_available() * room.fragment_size();
     if free < needed {
         return Err(BenchError::NoRoom { directory: directory.to_owned(), free, needed });
     }
