@@ -172,7 +172,8 @@ fn is_freezing_by_hand(lab: &Child, _place: &Spot) -> bool {
 
 #[test]
 fn a_lab_that_is_killed_leaves_nothing_frozen_mounted_attached_or_written() -> Result<()> {
-    let cases: [(fn(&Child, &Spot) -> bool, &str); 3] = [
+    type Reached = fn(&Child, &Spot) -> bool;
+    let cases: [(Reached, &str); 3] = [
         (is_freezing_guarded, "KILL"),
         (is_freezing_by_hand, "KILL"),
         (is_freezing_by_hand, "TERM"),
