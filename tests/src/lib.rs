@@ -18,6 +18,7 @@
 //! | [`plugin_manager`] | how Cloud Assistant's manager splits, installs and runs |
 //! | [`plugin`] | the plug-in of Cloud Assistant, as its users run it |
 //! | [`publisher`] | who signs hooks with minisign, and pushes them |
+//! | [`random`] | choices that a printed seed gives again |
 //! | [`registry`] | an OCI registry, with TLS and a login where wanted |
 //! | [`tokens`] | the token service of a registry |
 //! | [`leftovers`] | what is still there when everything should be gone |
@@ -64,6 +65,7 @@ pub mod plugin_manager;
 pub mod proof;
 pub mod publisher;
 pub mod puppet;
+pub mod random;
 pub mod registry;
 pub mod rig;
 pub mod servers;

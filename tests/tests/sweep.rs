@@ -11,8 +11,8 @@ const SEED: &str = "20261120";
 /// Runs `sweep ARGUMENTS` to its end; it prints its seed and its table.
 fn sweep(arguments: &[&str]) -> Result<()> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sweep"));
-    if std::env::var_os(stillpoint_tests::sweep::random::SEED).is_none() {
-        command.env(stillpoint_tests::sweep::random::SEED, SEED);
+    if std::env::var_os(stillpoint_tests::random::SEED).is_none() {
+        command.env(stillpoint_tests::random::SEED, SEED);
     }
     let status = command.args(arguments).status()?;
     ensure!(status.success(), "sweep {}: {status}", arguments.join(" "));

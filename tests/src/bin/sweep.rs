@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
+use stillpoint_tests::random::{SEED, seed};
 use stillpoint_tests::sweep::field::Ground;
 use stillpoint_tests::sweep::kills::{Kills, Round};
 use stillpoint_tests::sweep::nth::{ERRORS, Fault, Mode, Nth, Role, faults, some_of_each};
 use stillpoint_tests::sweep::outcomes::Outcomes;
-use stillpoint_tests::sweep::random::{SEED, seed};
 use stillpoint_tests::sweep::storm::{Gust, Storm};
 use stillpoint_tests::sweep::tally::Tally;
 

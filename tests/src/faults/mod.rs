@@ -21,7 +21,6 @@ pub mod cell;
 pub mod clients;
 pub mod plan;
 pub mod processes;
-pub mod random;
 pub mod report;
 pub mod run;
 pub mod secret;

@@ -5,8 +5,8 @@ use stillpoint::failpoint::ALL;
 
 use super::cell::{Cell, Fault, HookFault, Kind, Own, World};
 use super::processes::Who;
-use super::random::Random;
 use crate::lab::FsType;
+use crate::random::Random;
 
 /// Types of file systems.
 const TYPES: [FsType; 3] = [FsType::Ext4, FsType::Xfs, FsType::Btrfs];

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::field::{Agent, Ending, Field, Ground, LIMIT, Recovery, WINDOW, ends};
 use super::pulse::since;
-use super::random::Random;
+use crate::random::Random;
 use crate::sys::{pidfd_open, pidfd_send_signal};
 use crate::writers::now_ns;
 

@@ -5,7 +5,6 @@
 //! |---|---|
 //! | [`field`] | the lab of a sweep, and what must be so when a run is over |
 //! | [`pulse`] | who writes all the time, and when a write came through again |
-//! | [`random`] | moments and choices that a seed gives again |
 //! | [`kills`] | signals at random moments, to agent, guard and sentinel |
 //! | [`storm`] | signals by the dozen, while btrfs is frozen and thawed |
 //! | [`nth`] | the Nth system call fails, once or from then on |
@@ -20,6 +19,5 @@ pub mod kills;
 pub mod nth;
 pub mod outcomes;
 pub mod pulse;
-pub mod random;
 pub mod storm;
 pub mod tally;

@@ -13,7 +13,7 @@ use nix::errno::Errno;
 
 use super::calls::{self, FREEZE, Kind, THAW, kind_of};
 use super::field::{Ending, Field, Ground, LIMIT, WINDOW};
-use super::random::Random;
+use crate::random::Random;
 use crate::sys_seccomp::{Call, Heard, Heed, Listener, start};
 use crate::writers::now_ns;
 

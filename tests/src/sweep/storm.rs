@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 
 use super::field::{Field, Ground};
 use super::kills::TIDY_EVERY;
-use super::random::Random;
+use crate::random::Random;
 use crate::sys::{pidfd_open, pidfd_send_signal};
 
 const RUN_LIMIT: Duration = Duration::from_secs(90);

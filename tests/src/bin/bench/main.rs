@@ -25,7 +25,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
 use stillpoint_tests::leftovers;
-use stillpoint_tests::sweep::random::seed;
+use stillpoint_tests::random::seed;
 
 use order::Order;
 use report::Report;

@@ -1,6 +1,6 @@
 //! Who is first changes from round to round, by a seed that is printed.
 
-use stillpoint_tests::faults::random::Random;
+use stillpoint_tests::random::Random;
 
 /// Orders that a printed seed gives again.
 #[derive(Debug)]

@@ -38,6 +38,18 @@ impl Random {
         z ^ (z >> 31)
     }
 
+    /// One of `0..n`; 0 if there are none.
+    pub fn below(&mut self, n: usize) -> usize {
+        usize::try_from(self.number() % u64::try_from(n.max(1)).unwrap_or(1)).unwrap_or(0)
+    }
+
+    /// Another order.
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for last in (1..items.len()).rev() {
+            items.swap(last, self.below(last + 1));
+        }
+    }
+
     /// From `low` to below `high`.
     pub fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.number() % high.saturating_sub(low).max(1)
