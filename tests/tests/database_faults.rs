@@ -66,8 +66,10 @@ async fn all_cells(kind: Kind) -> Result<()> {
                     println!("{name}: {outcome} ({:.1?})", began.elapsed());
                 }
                 Err(error) => {
-                    println!("{name}: FAILED: {error:#}");
-                    failed.push(format!("{name}: {error:#}"));
+                    let error = format!("{error:#}");
+                    println!("{name}: FAILED: {error}");
+                    // All of it is above, where it happened; what is read first is the end.
+                    failed.push(format!("{name}: {}", error.lines().next().unwrap_or_default()));
                     machine = Machine::new(&[kind], LONGEST)?;
                     machine.configure(DEADLINES)?;
                 }

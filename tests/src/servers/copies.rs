@@ -182,8 +182,8 @@ async fn judge_postgresql(
     }
     // What the run says was written is there: redo goes at least as far.
     let lsn = judge.manifest.saved(judge.kind.hook(), "lsn")?.as_deref().and_then(parse_lsn);
-    let end = log.redo.map(|(_, end)| end);
-    if let (Some(lsn), Some(end)) = (lsn, end)
+    let end = server.end_of_recovery()?;
+    if let Some(lsn) = lsn
         && !reaches(end, lsn)
     {
         judge.violations.push(Violation::Position {
@@ -201,8 +201,7 @@ async fn judge_postgresql(
 
 /// Whether a log that ends at `end`, as its server found when it started, has everything that had been
 /// flushed when it stood at `lsn`. The server's writer flushes whole pages, in the middle of a record;
-/// what of that record is there ends no record, and nobody was told of it. And where a record ends with
-/// its page, the server tells where that record begins.
+/// what of that record is there ends no record, and nobody was told of it.
 fn reaches(end: u64, lsn: u64) -> bool {
     const PAGE: u64 = 8 << 10;
     const LONGEST_RECORD: u64 = 64 << 10;

@@ -233,6 +233,18 @@ impl PostgreSql {
         StartLog::parse(&self.process.log())
     }
 
+    /// Where the log ended that it found when it started: its first record after recovery is the
+    /// checkpoint that ends this. Its log does not say as much: why no further record was found has
+    /// many words (no length, a checksum, another record's link, another page), of which most name no
+    /// position.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub fn end_of_recovery(&self) -> Result<u64> {
+        let answer = self.execute("SELECT redo_lsn FROM pg_control_checkpoint()")?;
+        parse_lsn(answer.trim()).with_context(|| format!("not a position: {answer:?}"))
+    }
+
     /// Shuts it down in order, without waiting for its clients.
     ///
     /// # Errors

@@ -132,10 +132,11 @@ fn tell_start(look: &mut Look, log: &StartLog) {
     for line in log.errors.iter().take(MOST_LINES) {
         look.found(Code::ServerError, line.as_str());
     }
-    let saved = |key| saved_text(&look.saved, key);
-    let Some(lsn) = saved("lsn") else { return };
-    let Some((_, end)) = log.redo else { return };
-    // What the hook saw as written has to be there: the log goes at least as far.
+}
+
+/// What the hook saw as written has to be there: the log goes at least as far.
+fn compare_end_of_log(look: &mut Look, end: u64) {
+    let Some(lsn) = saved_text(&look.saved, "lsn") else { return };
     let agrees = parse_lsn(&lsn).is_none_or(|lsn| reaches(end, lsn));
     let copy = format!("{:X}/{:X}", end >> 32, end & 0xffff_ffff);
     if !agrees {
@@ -144,10 +145,9 @@ fn tell_start(look: &mut Look, log: &StartLog) {
     look.push_position("lsn", lsn, &copy, agrees);
 }
 
-/// Whether a log that ends at `end`, as the server says when it starts, has all that had been flushed
-/// when it stood at `lsn`. The server also flushes whole pages, in the middle of a record: what of that
-/// record is there ends no record, and nobody was told of it. And where a record ends with its page, the
-/// server tells where that record begins.
+/// Whether a log that ends at `end` has all that had been flushed when it stood at `lsn`. The server also
+/// flushes whole pages, in the middle of a record: what of that record is there ends no record, and
+/// nobody was told of it.
 fn reaches(end: u64, lsn: u64) -> bool {
     const PAGE: u64 = 8 << 10;
     const LONGEST_RECORD: u64 = 64 << 10;
@@ -174,7 +174,7 @@ async fn ask(
     // The account that every cluster has, unless it was made with another.
     let client = match connect(socket, "template1", "postgres").await {
         Err(error) if error.code() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION) => {
-            let text = format!("{}: tables and queries, for want of a role postgres", look.subject);
+            let text = format!("{}: the end of the log, tables and queries, for want of a role postgres", look.subject);
             tell(&Event::NotChecked(text));
             return Ok(());
         }
@@ -186,6 +186,9 @@ async fn ask(
     let prepared = u64::try_from(prepared).unwrap_or(0);
     if look.check.in_doubt == 0 {
         look.in_doubt(prepared, "");
+    }
+    if let Some(end) = end_of_recovery(&client).await? {
+        compare_end_of_log(look, end);
     }
     const DATABASES: &str = "SELECT datname FROM pg_database WHERE datallowconn ORDER BY datname";
     let names = client.query(DATABASES, &[]).await?;
@@ -202,6 +205,16 @@ async fn ask(
         look.query(query, answer.map(|rows| first_column(&rows)).map_err(text));
     }
     Ok(())
+}
+
+/// Where the log ended that was found at the start: the first record after recovery is the checkpoint
+/// that ends it. The server's log does not tell: why it finds no further record has many words, most of
+/// them without a position. `None` on a standby, which ends no recovery.
+async fn end_of_recovery(client: &Client) -> Result<Option<u64>, tokio_postgres::Error> {
+    const END: &str =
+        "SELECT redo_lsn::text FROM pg_control_checkpoint() WHERE NOT pg_is_in_recovery()";
+    let row = client.query_opt(END, &[]).await?;
+    Ok(row.and_then(|row| parse_lsn(&row.get::<_, String>(0))))
 }
 
 fn first_column(rows: &[SimpleQueryMessage]) -> Option<String> {
