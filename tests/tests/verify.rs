@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -20,6 +20,7 @@ use stillpoint_tests::lab::{FsType, Lab, attach};
 use stillpoint_tests::leftovers::cgroups;
 use stillpoint_tests::rig::{CLIENTS, PATIENCE, Rig};
 use stillpoint_tests::servers::machine::wait_for_all;
+use stillpoint_tests::servers::postgresql::{parse_lsn, program};
 use stillpoint_tests::servers::{Kind, Machine};
 use stillpoint_tests::stillpoint::Stillpoint;
 use tokio::sync::watch;
@@ -108,6 +109,24 @@ async fn torn_pages_are_found_and_named() -> Result<()> {
     ensure!(listed.at("/verified/verdict")? == "damaged");
     rig.stillpoint.delete(&group)?;
     rig.finish()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_log_that_ends_in_the_middle_of_a_record_is_as_long_as_the_manifest_says() -> Result<()> {
+    let machine = Machine::new(&[Kind::PostgreSql], LONGEST)?;
+    machine.databases[0].write().await?;
+    let taken = tokio::task::block_in_place(|| machine.stillpoint.snapshot("begun", &[]))?;
+    let group = taken.succeeded()?.manifest()?.group()?.to_owned();
+    let fs = machine.lab.file_systems().iter().find(|fs| fs.mount.ends_with("pgwal"));
+    let fs_type = fs.context("no pgwal")?.fs_type;
+    change_copy(&machine.lab, ("pgwal.img", fs_type), |place| begin_record(&place.join("wal")))?;
+    let verdict =
+        tokio::task::block_in_place(|| verified(&machine.stillpoint, &group, &[], CLEAN))?;
+    let positions = &database(&verdict, "postgresql")?["positions"];
+    let lsn = list(positions).iter().find(|it| it["name"] == "lsn");
+    ensure!(lsn.is_some_and(|it| it["agrees"] == true), "{verdict:#}");
+    machine.stillpoint.delete(&group)?;
+    machine.finish()
 }
 
 /// A client that commits rows without a pause.
@@ -246,23 +265,62 @@ fn hashes(files: &[PathBuf]) -> Result<String> {
     run("sha256sum", files)
 }
 
-/// Overwrites the second half of many pages of a file in the one snapshot that there is: as if the power
-/// had gone between two sectors.
-fn tear(lab: &Lab, file: &str) -> Result<()> {
-    const PAGE: u64 = 16 << 10;
+/// Changes files in the one snapshot that there is, without verifying it.
+fn change_copy<T>(
+    lab: &Lab,
+    (image, fs_type): (&str, FsType),
+    change: impl FnOnce(&Path) -> Result<T>,
+) -> Result<T> {
     let clones = clones_of(lab)?;
-    let image = clones.iter().find(|it| it.display().to_string().ends_with("data.img"));
-    let device = attach(image.context("no clone of the data")?, false)?;
-    let place = lab.mount_copy(&device, FsType::Ext4, "tear")?;
-    let pages = OpenOptions::new().write(true).open(place.join(file))?;
-    for page in 20..200 {
-        pages.write_all_at(&[0xaa; 4096], page * PAGE + PAGE / 2)?;
-    }
-    pages.sync_all()?;
-    drop(pages);
+    let clone = clones.iter().find(|it| it.display().to_string().ends_with(image));
+    let device = attach(clone.with_context(|| format!("no clone of {image}"))?, false)?;
+    let place = lab.mount_copy(&device, fs_type, "change")?;
+    let changed = change(&place);
     run("umount", [&place])?;
     run("losetup", [Path::new("--detach"), &device])?;
-    Ok(())
+    changed
+}
+
+/// Overwrites the second half of many pages of a file: as if the power had gone between two sectors.
+fn tear(lab: &Lab, file: &str) -> Result<()> {
+    const PAGE: u64 = 16 << 10;
+    change_copy(lab, ("data.img", FsType::Ext4), |place| {
+        let pages = OpenOptions::new().write(true).open(place.join(file))?;
+        for page in 20..200 {
+            pages.write_all_at(&[0xaa; 4096], page * PAGE + PAGE / 2)?;
+        }
+        Ok(pages.sync_all()?)
+    })
+}
+
+/// Where PostgreSQL's log ends in this directory: the last record, and the end of it.
+fn last_record(wal: &Path) -> Result<(u64, u64)> {
+    const RECORD: &str = "error in WAL record at ";
+    const END: &str = ": invalid record length at ";
+    let position = |text: &str, words: &str| {
+        let (_, rest) = text.split_once(words)?;
+        parse_lsn(rest.split([':', ' ', '\n']).next()?)
+    };
+    let read =
+        Command::new(program("pg_waldump")?).arg(wal.join("000000010000000000000001")).output()?;
+    let said = String::from_utf8_lossy(&read.stderr);
+    let found = position(&said, RECORD).zip(position(&said, END));
+    found.with_context(|| format!("pg_waldump: {said}"))
+}
+
+/// Puts the first bytes of a record at the end of the log, of which the rest would be on the next page:
+/// a page is written as a whole, with what other clients have put on it by then.
+fn begin_record(wal: &Path) -> Result<()> {
+    const SEGMENT: u64 = 16 << 20;
+    const LENGTH: u32 = 16 << 10;
+    let (previous, end) = last_record(wal)?;
+    ensure!(previous < end && end % (8 << 10) < (8 << 10) - 24, "{previous:x} {end:x}");
+    let mut header = [0; 24];
+    header[..4].copy_from_slice(&LENGTH.to_ne_bytes());
+    header[8..16].copy_from_slice(&previous.to_ne_bytes());
+    let log = OpenOptions::new().write(true).open(wal.join("000000010000000000000001"))?;
+    log.write_all_at(&header, end % SEGMENT)?;
+    Ok(log.sync_all()?)
 }
 
 fn sees_no_network_and_no_original(lab: &Lab, server: i32) -> Result<()> {

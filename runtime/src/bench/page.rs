@@ -1,13 +1,13 @@
 //! A document as a page for a browser: distributions, not only medians. One file, no scripts, nothing
 //! fetched from anywhere, in the style of the page of a run.
 
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{DOCTYPE, Markup, html};
 
 use super::document::{BenchDocument, Load, Measure, Method, Place, Set};
 use super::stats::{quantile, sorted, to_f64};
 use super::table::{about, ratio_of, times};
 use crate::output::human::{duration, visible};
-use crate::report::{NOTHING_FROM_ANYWHERE, STYLE, table};
+use crate::report::{head, table};
 
 const OWN_STYLE: &str = include_str!("page.css");
 
@@ -32,14 +32,7 @@ pub fn page(document: &BenchDocument) -> String {
     let markup = html! {
         (DOCTYPE)
         html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta http-equiv="Content-Security-Policy" content=(NOTHING_FROM_ANYWHERE);
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                title { (title) " – " (document.machine.host) " – stillpoint" }
-                style { (PreEscaped(STYLE)) (PreEscaped(OWN_STYLE)) }
-            }
+            (head(&format!("{title} – {}", document.machine.host), OWN_STYLE))
             body {
                 main {
                     h1 { (title) }

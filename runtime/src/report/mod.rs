@@ -14,8 +14,8 @@ mod watch;
 
 pub use history::{History, HistoryError, Line, Summary};
 pub(crate) use lanes::{hold, window};
+pub(crate) use page::head;
 pub use page::page;
-pub(crate) use page::{NOTHING_FROM_ANYWHERE, STYLE};
 pub use record::{RunRecord, SCHEMA_VERSION};
 pub(crate) use tables::table;
 pub use watch::Watch;

@@ -10,10 +10,10 @@ use super::lanes::{held, hold, longest_wait, whole_run, window};
 use super::verdict::{Verdict, doing, verdict};
 use super::{RunRecord, tables, timeline};
 
-pub(crate) const STYLE: &str = include_str!("style.css");
+const STYLE: &str = include_str!("style.css");
 
 /// Whatever a hook or a server wrote into the record, a browser loads and runs nothing of it.
-pub(crate) const NOTHING_FROM_ANYWHERE: &str =
+const NOTHING_FROM_ANYWHERE: &str =
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
 
 /// The page of one run: HTML with its style and pictures in it, readable in light and dark, on paper,
@@ -24,14 +24,7 @@ pub fn page(record: &RunRecord) -> String {
     let markup = html! {
         (DOCTYPE)
         html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta http-equiv="Content-Security-Policy" content=(NOTHING_FROM_ANYWHERE);
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                title { (verdict.headline) " – " (record.name) " – stillpoint" }
-                style { (PreEscaped(STYLE)) }
-            }
+            (head(&format!("{} – {}", verdict.headline, record.name), ""))
             body {
                 (timeline::patterns())
                 main {
@@ -55,6 +48,20 @@ pub fn page(record: &RunRecord) -> String {
         }
     };
     visible(&markup.into_string())
+}
+
+/// The head of every page of ours. `style` comes after the style that they have in common.
+pub(crate) fn head(title: &str, style: &str) -> Markup {
+    html! {
+        head {
+            meta charset="utf-8";
+            meta http-equiv="Content-Security-Policy" content=(NOTHING_FROM_ANYWHERE);
+            meta name="viewport" content="width=device-width, initial-scale=1";
+            meta name="color-scheme" content="light dark";
+            title { (title) " – stillpoint" }
+            style { (PreEscaped(STYLE)) (PreEscaped(style)) }
+        }
+    }
 }
 
 fn banner(record: &RunRecord, verdict: &Verdict) -> Markup {
