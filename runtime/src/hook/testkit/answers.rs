@@ -40,6 +40,11 @@ impl Answers {
         Self { script, strictness, made, mismatches: Vec::new() }
     }
 
+    /// None of its calls was made yet.
+    pub(super) fn rewound(&self) -> Self {
+        Self::new(Arc::clone(&self.script), self.strictness)
+    }
+
     pub(super) fn script(&self) -> &Script {
         &self.script
     }

@@ -5,7 +5,7 @@
 //! Setup ──▶ Bench::new         installed, granted and loaded as for a real run, in a place of its own
 //!             .run(record)     one run: each call of the script in its place; or real servers, recorded
 //!             .conformance()   everything that can go wrong, one at a time, at every call
-//!             .cycle()         one run, timed
+//!             .cycles(times)   runs, timed
 //! ```
 //!
 //! What is replaced is behind the checks, at the seam where a client of a server would begin
@@ -32,4 +32,4 @@ pub use report::{
     Ask, AskItem, CallTold, Check, Conformance, Finding, PhaseTold, RunReport, Severity, Tested,
 };
 pub use script::Script;
-pub use timing::Cycle;
+pub use timing::Cycles;

@@ -1,4 +1,4 @@
-//! What a hook costs: one run against its script, whose answers are there at once, on the clock as a whole.
+//! What a hook costs: runs against its script, whose answers are there at once, each on the clock as a whole.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,38 +8,54 @@ use super::bench::Bench;
 use super::error::TestError;
 use super::holds::Holds;
 use super::world::World;
-use crate::hook::{HookFailure, Outcome, Phase};
+use crate::hook::{Hook, HookFailure, Outcome, Phase};
 use crate::time::Deadline;
 
 /// How long sessions may take to be closed, after the clock has stopped.
 const CLOSING: Duration = Duration::from_secs(1);
 
-/// One run of a hook, timed.
-#[derive(Clone, Copy, Debug)]
-pub struct Cycle {
+/// Runs of a hook that was loaded once, timed.
+#[derive(Clone, Debug)]
+pub struct Cycles {
     /// Reading the grant and the compiled image, before anything of the hook runs.
     pub loading: Duration,
-    /// From the new instance to its end: `prepare`, `pre-freeze`, `confirm`, `post-thaw`, `finish`, with
-    /// every check of the host, and with the scripted answers, which take about a microsecond each.
-    pub phases: Duration,
-    /// How many sessions were opened, statements sent and programs run.
+    /// Each run, from the new instance to its end: `prepare`, `pre-freeze`, `confirm`, `post-thaw`, `finish`,
+    /// with every check of the host, and with the scripted answers, which take a few microseconds each. In
+    /// the first one the image's pages are also read.
+    pub runs: Vec<Duration>,
+    /// How many sessions were opened, statements sent and programs run, in one run.
     pub calls: usize,
 }
 
 impl Bench {
-    /// Plays one run against the script, each call in its place, and times it. Nothing is kept of it.
+    /// Plays that many runs against the script, each call in its place, and times them. Nothing is kept
+    /// of them.
     ///
     /// # Errors
     /// If the hook cannot be loaded, fails, or calls anything else than the script says: then there is
     /// nothing to be timed.
-    pub async fn cycle(&self) -> Result<Cycle, TestError> {
+    pub async fn cycles(&self, times: usize) -> Result<Cycles, TestError> {
         let script = self.script().map(|script| (Arc::clone(script), Strictness::Exact));
         let holds = Holds::with(self.script().map_or(&[], |script| &script.holds));
         let world = Arc::new(World::new(holds, script, None));
         let began = Instant::now();
-        let (mut hook, run) = self.load(&self.place("cycle"), &world, false).await?;
-        let name = hook.name().to_owned();
-        let loaded = Instant::now();
+        let (mut hook, run) = self.load(&self.place("cycles"), &world, false).await?;
+        let mut cycles = Cycles { loading: began.elapsed(), runs: Vec::new(), calls: 0 };
+        for _ in 0..times {
+            world.rewind();
+            let began = Instant::now();
+            self.cycle(hook.as_mut(), &world).await?;
+            cycles.runs.push(began.elapsed());
+            run.sessions.settled(hook.name(), CLOSING).await;
+            cycles.calls = world.tape().len();
+            if let Some(mismatch) = world.mismatches().into_iter().next() {
+                return Err(nothing_to_time(mismatch));
+            }
+        }
+        Ok(cycles)
+    }
+
+    async fn cycle(&self, hook: &mut dyn Hook, world: &World) -> Result<(), TestError> {
         let enter = |phase| {
             world.enter(phase);
             Deadline::after(self.deadline(phase))
@@ -49,14 +65,7 @@ impl Bench {
         hook.confirm(enter(Phase::Confirm)).await.map_err(failed(Phase::Confirm))?;
         let released = hook.post_thaw(Outcome::Captured, enter(Phase::PostThaw)).await;
         released.map_err(failed(Phase::PostThaw))?;
-        hook.finish(enter(Phase::Finish)).await.map_err(failed(Phase::Finish))?;
-        drop(hook);
-        let phases = loaded.elapsed();
-        run.sessions.settled(&name, CLOSING).await;
-        match world.mismatches().into_iter().next() {
-            Some(mismatch) => Err(nothing_to_time(mismatch)),
-            None => Ok(Cycle { loading: loaded - began, phases, calls: world.tape().len() }),
-        }
+        hook.finish(enter(Phase::Finish)).await.map_err(failed(Phase::Finish))
     }
 }
 

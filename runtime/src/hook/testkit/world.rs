@@ -101,20 +101,17 @@ impl World {
         script: Option<(Arc<Script>, Strictness)>,
         planned: Option<Planned>,
     ) -> Self {
-        let inner = Inner {
-            phase: Phase::Prepare,
-            nth: 0,
-            tape: Vec::new(),
-            sessions: BTreeMap::new(),
-            held: Vec::new(),
-            given: Vec::new(),
-            answers: script.map(|(script, strictness)| Answers::new(script, strictness)),
-            planned,
-            fired: false,
-            refused: Vec::new(),
-        };
+        let answers = script.map(|(script, strictness)| Answers::new(script, strictness));
+        let inner = Inner::new(answers, planned);
         let (cancel, interrupted) = (CancelSource::new(), watch::Sender::new(false));
         Self { inner: Mutex::new(inner), holds, cancel, interrupted }
+    }
+
+    /// As it was when it was made, for another run of a hook whose sessions have all ended.
+    pub(super) fn rewind(&self) {
+        let mut inner = self.inner();
+        let answers = inner.answers.as_ref().map(Answers::rewound);
+        *inner = Inner::new(answers, inner.planned);
     }
 
     /// From now on calls belong to `phase`.
@@ -332,6 +329,21 @@ pub(super) fn usual_version(flavour: Flavour) -> &'static str {
 }
 
 impl Inner {
+    fn new(answers: Option<Answers>, planned: Option<Planned>) -> Self {
+        Self {
+            phase: Phase::Prepare,
+            nth: 0,
+            tape: Vec::new(),
+            sessions: BTreeMap::new(),
+            held: Vec::new(),
+            given: Vec::new(),
+            answers,
+            planned,
+            fired: false,
+            refused: Vec::new(),
+        }
+    }
+
     fn lose(&mut self, session: SessionNumber) {
         if let Some(session) = self.sessions.get_mut(&session) {
             session.is_doomed = true;

@@ -2,7 +2,9 @@
 //! is, how long its installation takes, and what a run of it costs.
 
 use std::fmt::Write as _;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -26,7 +28,7 @@ const CYCLES: usize = 20;
 const MOST_INSTALLATIONS: usize = 5;
 
 /// Beside the table, so that nobody takes it for more than it is.
-const MEANING: &str = "Installation: check, compilation in a confined child, `describe`, and what is kept; on all processors. Cycle: from a new instance to its end, through `prepare`, `pre-freeze`, `confirm`, `post-thaw` and `finish`, with every check of the host; one session and ten statements, answered at once by a script in the same process. Not in it: a database (its answers take what they take), and loading the compiled image, which comes before `prepare`.";
+const MEANING: &str = "Installation: check, compilation in a confined child, `describe`, and what is kept; on all processors. Cycle: from a new instance to its end, through `prepare`, `pre-freeze`, `confirm`, `post-thaw` and `finish`, with every check of the host; one session and ten statements, answered at once by a script in the same process, in a runtime of one thread like the agent's. Not in it: a database (its answers take what they take), and loading the compiled image, which comes before `prepare`. A run of `stillpoint snapshot` loads each hook once and has one cycle of it, the first: that also touches the pages of the image for the first time. `cycle` is each further one.";
 
 /// A component, and the script of its template.
 struct Example {
@@ -40,24 +42,27 @@ struct Example {
 pub async fn measure(rounds: Rounds, report: &mut Report) -> Result<()> {
     let scratch = tempfile::tempdir()?;
     let mut table = String::from(
-        "| language | component | installation ms | loading ms | cycle ms: median | p99 | max | n |\n|---|--:|--:|--:|--:|--:|--:|--:|\n",
+        "| language | component | installation ms | loading ms | first cycle ms | cycle ms: median | p99 | max | n |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|\n",
     );
     for example in tokio::task::block_in_place(|| examples(scratch.path()))? {
         let Example { language, limit, .. } = example;
         let installations = installations(&example, rounds.few.min(MOST_INSTALLATIONS)).await?;
-        let (cycles, loading) = cycles(&example, rounds.many * CYCLES).await?;
+        let times = rounds.many * CYCLES;
+        let Costs { cycles, first, loading } = as_the_agent_runs(|| costs(&example, times))?;
         report.add(SECTION, language, "stillpoint", "installation", &installations);
         report.add(SECTION, language, "stillpoint", "loading the compiled image", &loading);
+        report.add(SECTION, language, "stillpoint", "first cycle after loading", &first);
         report.add(SECTION, language, "stillpoint", "cycle", &cycles);
         let promise = format!("a hook's cycle in {language}, median");
         report.at_most(&promise, millis(cycles.median()), limit, "ms");
         let bytes = std::fs::metadata(&example.component)?.len();
         let _ = writeln!(
             table,
-            "| {language} | {:.1} KB | {:.0} | {:.2} | {:.3} | {:.3} | {:.3} | {} |",
+            "| {language} | {:.1} KB | {:.0} | {:.2} | {:.3} | {:.3} | {:.3} | {:.3} | {} |",
             bytes as f64 / 1e3,
             millis(installations.median()),
             millis(loading.median()),
+            millis(first.median()),
             millis(cycles.median()),
             millis(cycles.p99()),
             millis(cycles.max()),
@@ -106,20 +111,38 @@ async fn installations(example: &Example, times: usize) -> Result<Durations> {
     Ok(took.into_iter().collect())
 }
 
-/// Cycles, and what loading took before each.
-async fn cycles(example: &Example, times: usize) -> Result<(Durations, Durations)> {
+/// In a runtime like the agent's, which has one thread: between a hook and a session with its database no
+/// thread has to be woken.
+fn as_the_agent_runs<T: Send, F: Future<Output = Result<T>>>(
+    work: impl FnOnce() -> F + Send,
+) -> Result<T> {
+    let run =
+        || tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work());
+    let ended = tokio::task::block_in_place(|| thread::scope(|scope| scope.spawn(run).join()));
+    ended.unwrap_or_else(|panic| resume_unwind(panic))
+}
+
+/// Cycles of a hook that is loaded, what loading took, and the first cycle after it.
+struct Costs {
+    cycles: Durations,
+    first: Durations,
+    loading: Durations,
+}
+
+async fn costs(example: &Example, times: usize) -> Result<Costs> {
     let script = Script::read(&example.script).context("no script")?;
     let compiler = Compiler::at(&binary()?);
     let setup = Setup { compiler, ..Setup::scripted(&example.component, script) };
     let bench = Bench::new(setup).await?;
-    let (mut cycles, mut loading) = (Vec::<Duration>::new(), Vec::new());
-    for round in 0..=times {
-        let cycle = bench.cycle().await?;
-        // The first is a warm-up.
-        if round > 0 {
-            cycles.push(cycle.phases);
-            loading.push(cycle.loading);
-        }
+    let (mut cycles, mut first, mut loading) = (Vec::new(), Vec::new(), Vec::new());
+    // The first time is a warm-up.
+    bench.cycles(1).await?;
+    for _ in 0..times.div_ceil(CYCLES) {
+        let timed = bench.cycles(1 + CYCLES).await?;
+        loading.push(timed.loading);
+        first.extend(timed.runs.first());
+        cycles.extend(timed.runs.into_iter().skip(1));
     }
-    Ok((cycles.into_iter().collect(), loading.into_iter().collect()))
+    let [cycles, first, loading] = [cycles, first, loading].map(Durations::from_iter);
+    Ok(Costs { cycles, first, loading })
 }
