@@ -315,17 +315,28 @@ fn a_real_server_is_recorded_and_a_twin_leaves_it_unlocked() -> Result<()> {
     rig.lab.finish()
 }
 
-/// First-party hooks, each against its own script of a server.
+/// The hooks that come with stillpoint, each against its own script of a server; what Oracle answers after
+/// each thing that was done has its own tests, against a model of it.
 #[test]
-fn a_first_party_hook_conforms_to_the_laws() -> Result<()> {
-    for hook in ["mysql", "postgresql"] {
-        let script = workspace().join("hooks").join(hook).join("conformance.toml");
+fn each_first_party_hook_conforms_to_the_laws() -> Result<()> {
+    for (hook, script, grant) in [
+        ("mysql", "conformance", None),
+        ("postgresql", "conformance", None),
+        ("postgresql", "conformance-backup", None),
+        ("redis", "conformance", None),
+        ("exec", "conformance", Some("conformance.grant")),
+        ("oracle", "conformance", Some("conformance.grant")),
+    ] {
+        let file = |name: &str| workspace().join(format!("hooks/{hook}/{name}.toml"));
         let mut command = std::process::Command::new(binary()?);
-        command.args(["hook", "test"]).arg(component(hook)?).arg("--script").arg(script);
+        command.args(["hook", "test"]).arg(component(hook)?).arg("--script").arg(file(script));
+        if let Some(grant) = grant {
+            command.arg("--grant").arg(file(grant));
+        }
         // As the script has it, call by call; then everything that can go wrong.
         for more in [&[][..], &["--conformance"]] {
             let run = Run::of(&command.args(more).output()?);
-            run.exited_with(0).with_context(|| format!("{hook} {more:?}"))?;
+            run.exited_with(0).with_context(|| format!("{hook}, {script} {more:?}"))?;
         }
     }
     Ok(())

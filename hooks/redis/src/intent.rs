@@ -116,6 +116,24 @@ impl Intent {
         Ok(())
     }
 
+    /// Ends our pause of a moment ago, where the server does not say what is in force: first by a session
+    /// that reaches the process that was paused and no other.
+    ///
+    /// # Errors
+    /// Whatever the command fails with.
+    pub fn unpause_unasked(
+        &mut self,
+        control: &mut Control,
+        way_back: Option<&WayBack>,
+    ) -> Result<(), HookError> {
+        let sent = way_back.is_some_and(WayBack::unpause);
+        if sent {
+            self.paused_until = None;
+            return self.keep();
+        }
+        self.unpause_at_once(control)
+    }
+
     /// Whether our pause is in force, and the only one as far as the server tells.
     ///
     /// # Errors
@@ -183,6 +201,11 @@ impl WayBack {
     pub fn open() -> Result<Self, HookError> {
         let open = || Connection::open(CONNECTION);
         Ok(WayBack { unpause: open()?, restore: open()? })
+    }
+
+    /// Ends the pause; true if the server says that it is done.
+    fn unpause(&self) -> bool {
+        self.unpause.execute(s::UNPAUSE, &[], Some(GIVE_BACK)).is_ok()
     }
 
     /// Sends what undoes an intent, without having asked, and does not believe that it was run: the intent is

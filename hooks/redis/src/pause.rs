@@ -89,7 +89,14 @@ pub fn acquire(
         if control.is_silent() {
             way_back.iter().for_each(|way_back| way_back.send(intent));
         }
-        let given_back = intent.unpause(control);
+        let given_back = match intent.unpause(control) {
+            // A server that does not say whose pause is in force is still told to let writers go on: just
+            // before, nobody else had paused it.
+            Err(unproven) if !control.is_silent() => {
+                intent.unpause_unasked(control, way_back).map_err(|_| unproven)
+            }
+            given_back => given_back,
+        };
         let error = match objection {
             Objection::Began(what) if left > 0 && given_back.is_ok() => {
                 debug!("writes go on, because {what}");

@@ -281,6 +281,28 @@ fn a_pause_that_cannot_be_ended_says_when_it_ends_by_itself() {
 }
 
 #[test]
+fn a_server_that_does_not_say_what_is_in_force_is_told_to_let_writers_go_on() {
+    for lost in [false, true] {
+        let mut lab = Lab::new(V7).prepared("{}");
+        if lost {
+            // An operator's `timeout` has ended all that were idle: the hook opens the first one again.
+            for session in lab.host.open_sessions() {
+                lab.host.kill(session);
+            }
+        }
+        lab.state.borrow_mut().refused_looks = u32::MAX;
+        let error = lab.pre_freeze().unwrap_err();
+        assert!(!lab.is_paused(), "lost {lost}: {:#?}", lab.host.order());
+        assert!(error.message().contains("the server refuses it"), "{error:?}");
+        assert!(!error.message().contains("could not be ended"), "{error:?}");
+        // Rewrites stay off until the thaw: the run may go on without this hook.
+        assert_eq!(lab.rewrite_at(), 0);
+        end(&mut lab, true);
+        is_as_it_was(&lab, "refused looks");
+    }
+}
+
+#[test]
 fn a_server_that_is_not_there_is_asked_again_at_the_next_start() {
     let mut lab = Lab::new(V7).held();
     lab.reborn();

@@ -35,6 +35,8 @@ pub struct State {
     pub draining_for: u32,
     /// A save begins by itself together with the pause, so often.
     pub saves_begin: u32,
+    /// So many `INFO` are refused from the pause on.
+    pub refused_looks: u32,
 }
 
 /// A fake host with that server behind its connection `main`.
@@ -88,6 +90,7 @@ impl Lab {
             save_looks: 3,
             draining_for: 0,
             saves_begin: 0,
+            refused_looks: 0,
         };
         if version >= V7 {
             state.config.insert("appenddirname", "appendonlydir".into());
@@ -194,6 +197,10 @@ impl State {
             other => panic!("{other:?}"),
         };
         match statement.text.as_str() {
+            s::INFO if self.refused_looks > 0 && self.paused_until > self.clock => {
+                self.refused_looks -= 1;
+                Answer::error(0, "", "ERR the server refuses it")
+            }
             s::INFO => Answer::rows(&["value"], [[self.info().into()]]),
             s::PROBE if self.paused_until > self.clock => Answer::never(),
             s::PROBE => Answer::error(0, "", "NOSCRIPT No matching script."),

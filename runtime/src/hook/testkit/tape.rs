@@ -82,14 +82,29 @@ impl Taped {
         self.reply.as_ref().is_some_and(Reply::is_good)
     }
 
-    /// What may take something or give it back, as one text: a statement, or a program with its arguments.
+    /// What may take something or give it back, as one text: a statement, or a program with its arguments
+    /// and the script that it reads, since the same command line may run another script each time.
     pub(super) fn deed(&self) -> Option<String> {
         match &self.what {
             What::Run { statement, .. } => Some(statement.clone()),
-            What::Program { command, arguments, .. } => {
-                Some([std::slice::from_ref(command), arguments.as_slice()].concat().join(" "))
+            What::Program { command, arguments, stdin } => {
+                let line = command_line(command, arguments);
+                Some(match stdin.as_slice() {
+                    [] => line,
+                    script => format!("{line}\n{}", String::from_utf8_lossy(script)),
+                })
             }
             _ => None,
+        }
+    }
+
+    /// The deed for people, who know it by what it `takes` if it is one of many lines of a script.
+    pub(super) fn told(&self, takes: &str) -> String {
+        match &self.what {
+            What::Program { command, arguments, stdin } if !stdin.is_empty() => {
+                format!("{}: {takes}", command_line(command, arguments))
+            }
+            _ => self.deed().unwrap_or_default(),
         }
     }
 
@@ -102,6 +117,10 @@ impl Taped {
     }
 }
 
+fn command_line(command: &str, arguments: &[String]) -> String {
+    [command].into_iter().chain(arguments.iter().map(String::as_str)).collect::<Vec<_>>().join(" ")
+}
+
 impl fmt::Display for What {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -109,7 +128,7 @@ impl fmt::Display for What {
             What::Run { statement, .. } => write!(f, "`{}`", short(statement)),
             What::Ping { connection } => write!(f, "is-alive on `{connection}`"),
             What::Program { command, arguments, .. } => {
-                write!(f, "program `{}`", short(&format!("{command} {}", arguments.join(" "))))
+                write!(f, "program `{}`", short(&command_line(command, arguments)))
             }
             What::State { call } => write!(f, "`{}`", short(call)),
         }
@@ -133,5 +152,40 @@ impl fmt::Display for Reply {
             Reply::Kept => f.write_str("done"),
             Reply::NotKept(why) => f.write_str(why),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::holds::{HoldRule, Holds, LivesIn, Meaning};
+    use super::*;
+
+    /// One command line for everything, as `sqlplus` has it: only its script says what it does.
+    fn fed(script: &str) -> Taped {
+        let what = What::Program {
+            command: "sqlplus".into(),
+            arguments: vec!["/".into()],
+            stdin: script.into(),
+        };
+        let (phase, took) = (Phase::PreFreeze, Duration::ZERO);
+        Taped { phase, nth: 0, session: None, what, reply: None, took }
+    }
+
+    #[test]
+    fn what_a_program_takes_is_known_by_the_script_that_it_reads() {
+        let rule = HoldRule {
+            begin: "alter database begin backup".into(),
+            end: vec!["alter database end backup".into()],
+            lives_in: LivesIn::Server,
+        };
+        let holds = Holds::with(&[rule]);
+        let meaning = |script| holds.meaning(&fed(script).deed().unwrap_or_default());
+        assert_eq!(meaning("SET ECHO OFF\nALTER DATABASE BEGIN BACKUP;\n"), Meaning::Takes(0));
+        assert_eq!(meaning("SET ECHO OFF\nALTER DATABASE END BACKUP;\n"), Meaning::Gives(vec![0]));
+        assert_eq!(meaning("SELECT '<sp:begin>' FROM v$instance;\n"), Meaning::Changes);
+
+        let told = fed("SET ECHO OFF\nALTER DATABASE BEGIN BACKUP;\n").told("BEGIN BACKUP");
+        assert_eq!(told, "sqlplus /: BEGIN BACKUP");
+        assert_eq!(fed("").told("BEGIN BACKUP"), "sqlplus /");
     }
 }

@@ -361,7 +361,7 @@ impl Inner {
                 rule,
                 lives_in: holds.rule(rule).lives_in,
                 session: taped.session,
-                statement: taped.deed().unwrap_or_default(),
+                statement: taped.told(&holds.rule(rule).begin),
                 phase: taped.phase,
             }),
             Meaning::Gives(rules) => {
