@@ -4,7 +4,7 @@ SHELL := /bin/bash
 DIST  := target/dist/stillpoint
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-vm bench proof faults kills sweep lint unit suites fuzz-quick fuzz coverage build hooks deny install plugin-package
+.PHONY: help demo test test-vm bench proof faults kills sweep lint unit suites fuzz-quick fuzz coverage build hooks deny install plugin-package sdk-package
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -95,6 +95,10 @@ plugin-package: PLUGIN_BINARY ?= $(DIST)
 plugin-package: ## The zip for Alibaba Cloud Assistant's plug-in manager, in target/
 	[ "$(PLUGIN_BINARY)" != "$(DIST)" ] || cargo build --profile dist -p stillpoint
 	cargo run --quiet -p xtask -- plugin-package $(PLUGIN_BINARY) target/stillpoint-snapshot-plugin.zip
+
+sdk-package: ## The Rust SDK as a registry would take it: packed, unpacked, built
+	cargo package -p stillpoint-hook
+	cargo doc -p stillpoint-hook --no-deps
 
 setup-%:
 	@scripts/setup $*

@@ -2,6 +2,9 @@
 //!
 //! The usual locks of the engines are known; what else a hook takes is told in its script (`[[holds]]`).
 
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
 use super::text::folded;
 use crate::capability::sql::Value;
 
@@ -99,8 +102,13 @@ const READS: &[&str] = &[
 ];
 
 /// What is known of statements in one test.
-#[derive(Clone, Debug)]
-pub(super) struct Holds(Vec<HoldRule>);
+#[derive(Debug)]
+pub(super) struct Holds {
+    rules: Vec<HoldRule>,
+    /// What was worked out before, by statement: the same ones come again and again, and where a hook is
+    /// timed, the test is to cost little beside it.
+    known: Mutex<HashMap<String, Meaning>>,
+}
 
 /// What a statement means.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,16 +136,16 @@ impl Holds {
             end: rule.end.iter().map(|text| folded(text)).collect(),
             lives_in: rule.lives_in,
         });
-        Self(told.chain(known).collect())
+        Self { rules: told.chain(known).collect(), known: Mutex::default() }
     }
 
     pub(super) fn rule(&self, index: usize) -> &HoldRule {
-        &self.0[index]
+        &self.rules[index]
     }
 
     /// Whether a server refuses to give back what was not taken.
     pub(super) fn is_strict(&self, index: usize) -> bool {
-        STRICT.contains(&self.0[index].begin.as_str())
+        STRICT.contains(&self.rules[index].begin.as_str())
     }
 
     /// What a statement means with these parameters: a pause of no length is a try, and takes nothing.
@@ -151,8 +159,19 @@ impl Holds {
         }
     }
 
-    /// `UNLOCK TABLES` contains `LOCK TABLES`: what gives back is looked for first.
+    /// What a statement means, whatever its parameters are.
     pub(super) fn meaning(&self, statement: &str) -> Meaning {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(meaning) = known.get(statement) {
+            return meaning.clone();
+        }
+        let meaning = self.worked_out(statement);
+        known.insert(statement.to_owned(), meaning.clone());
+        meaning
+    }
+
+    /// `UNLOCK TABLES` contains `LOCK TABLES`: what gives back is looked for first.
+    fn worked_out(&self, statement: &str) -> Meaning {
         let statement = folded(statement);
         let called = without_literals(&statement);
         // `has_function_privilege('pg_backup_stop(boolean)', …)` asks about it, and calls nothing.
@@ -161,12 +180,17 @@ impl Holds {
             false => called.contains(text),
         };
         let gives = |rule: &HoldRule| rule.end.iter().any(|end| has(end));
-        let given: Vec<usize> =
-            self.0.iter().enumerate().filter(|(_, rule)| gives(rule)).map(|(at, _)| at).collect();
+        let given: Vec<usize> = self
+            .rules
+            .iter()
+            .enumerate()
+            .filter(|(_, rule)| gives(rule))
+            .map(|(at, _)| at)
+            .collect();
         if !given.is_empty() {
             return Meaning::Gives(given);
         }
-        if let Some(taken) = self.0.iter().position(|rule| has(&rule.begin)) {
+        if let Some(taken) = self.rules.iter().position(|rule| has(&rule.begin)) {
             return Meaning::Takes(taken);
         }
         match READS.iter().any(|read| statement.starts_with(read)) {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use stillpoint::hook::testkit::{Bench, Script, Setup};

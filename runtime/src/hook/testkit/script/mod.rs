@@ -15,6 +15,7 @@ use super::tape::What;
 use crate::capability::process::Output;
 use crate::capability::process::ProcessError;
 use crate::capability::sql::{Answer, Flavour, SqlError, Value};
+use crate::capability::statement::fold;
 use crate::config::read::{ConfigError, Document};
 use crate::hook::{HookFailureKind, Outcome, Phase};
 
@@ -128,8 +129,7 @@ impl Pattern {
                 What::Run { connection: asked, statement: said, params: given },
             ) => {
                 connection == asked
-                    && crate::capability::statement::fold(statement)
-                        == crate::capability::statement::fold(said)
+                    && (statement == said || fold(statement) == fold(said))
                     && params.as_ref().is_none_or(|params| params == given)
             }
             (
