@@ -38,7 +38,7 @@ pub use fault::{ConnectionFault, ErrorAnswer, Fault};
 pub use group::{GroupView, MemberView};
 pub use log::Logged;
 pub use scenario::{
-    AccessKey, Disk, GroupStatus, Instance, Limits, Metadata, Outcome, Role, Scenario, Tag,
-    Timeline,
+    AccessKey, Disk, DiskLooks, GroupStatus, Instance, Limits, Metadata, Outcome, Role, Scenario,
+    Tag, Timeline,
 };
-pub use world::Creation;
+pub use world::{Attaching, Creation};
