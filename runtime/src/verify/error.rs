@@ -52,6 +52,9 @@ pub enum VerifyError {
         /// What it did at the end.
         during: String,
     },
+    /// Somebody wanted it to stop.
+    #[error("the verification was stopped by a signal")]
+    Stopped,
     /// The sandbox's process died.
     #[error("the sandbox ended without an answer while it was busy with {during}")]
     Died {
@@ -80,7 +83,7 @@ impl VerifyError {
             | VerifyError::Start(_)
             | VerifyError::Sandbox { .. }
             | VerifyError::NoDatabase { .. } => ExitCode::Precondition,
-            VerifyError::Died { .. } => ExitCode::Unknown,
+            VerifyError::Died { .. } | VerifyError::Stopped => ExitCode::Unknown,
         }
     }
 
@@ -97,7 +100,7 @@ impl VerifyError {
             VerifyError::Sandbox { hint, .. } => hint.clone(),
             VerifyError::Inventory(error) => error.hint(),
             VerifyError::NotEntered => Some("call stillpoint::guard::enter() first in main".into()),
-            VerifyError::Start(_) => None,
+            VerifyError::Start(_) | VerifyError::Stopped => None,
             VerifyError::Died { .. } => Some(
                 "was it killed for want of memory? `dmesg` says so; --memory gives it more".into(),
             ),

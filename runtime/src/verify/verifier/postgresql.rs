@@ -174,7 +174,10 @@ async fn ask(
     // The account that every cluster has, unless it was made with another.
     let client = match connect(socket, "template1", "postgres").await {
         Err(error) if error.code() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION) => {
-            let text = format!("{}: the end of the log, tables and queries, for want of a role postgres", look.subject);
+            let text = format!(
+                "{}: the end of the log, tables and queries, for want of a role postgres",
+                look.subject
+            );
             tell(&Event::NotChecked(text));
             return Ok(());
         }
