@@ -86,6 +86,7 @@ pub(super) struct Order {
     pub(super) performance_level: String,
     pub(super) size: Option<u64>,
     pub(super) purpose: Purpose,
+    pub(super) group: String,
     pub(super) tags: Vec<Tag>,
 }
 
@@ -93,8 +94,8 @@ pub(super) struct Order {
 #[derive(Debug, Default)]
 pub(super) struct Made {
     pub(super) ids: Vec<String>,
-    /// A request whose answer was lost may have made one more.
-    pub(super) unclear: bool,
+    /// A request whose answer was lost may have made one more, of this group.
+    pub(super) unclear: Option<String>,
 }
 
 /// The copies of this instance.
@@ -122,7 +123,7 @@ impl Copies {
             Ok(copies) => return Ok(copies),
             Err(error) => error,
         };
-        match self.take_back(&group.id, &made).await {
+        match self.take_back(&made).await {
             Ok(()) => Err(error),
             Err(left) => Err(left_behind(error, &left, &group.id)),
         }
@@ -143,13 +144,15 @@ impl Copies {
         attached: &[AttachedCopy],
         _lock: &FileLock,
     ) -> Result<(), ProviderError> {
-        let ids = attached.iter().map(|copy| copy.copy.display().to_string()).collect();
-        self.take_back(group, &Made { ids, unclear: false }).await
+        let until = Deadline::after(self.settings.copies);
+        let ids = attached.iter().map(|copy| copy.copy.display().to_string());
+        let tagged = self.of_group(group, until).await?.into_iter().map(|copy| copy.disk.disk_id);
+        self.take_back(&Made { ids: ids.chain(tagged).collect(), unclear: None }).await
     }
 
     /// Removes what an attempt to attach may have made that nobody waits for any more.
     pub(super) async fn give_up(&self, group: &str, _lock: &FileLock) -> Result<(), ProviderError> {
-        self.take_back(group, &Made { ids: Vec::new(), unclear: true }).await
+        self.take_back(&Made { ids: Vec::new(), unclear: Some(group.to_owned()) }).await
     }
 
     /// Removes the copies of verifications that were killed: nobody holds the lock of their group.
@@ -178,21 +181,27 @@ impl Copies {
         Ok(())
     }
 
-    /// A copy that is there already holds somebody's work.
+    /// A copy that somebody wanted holds his work. One of a verification that is listed only now was made
+    /// right before its process was killed; it goes with the copies of this one.
     pub(super) async fn none_is_attached(
         &self,
         group: &str,
         until: Deadline,
     ) -> Result<(), ProviderError> {
         let copies = self.of_group(group, until).await?;
-        let Some(first) = copies.first() else { return Ok(()) };
+        let restored = copies.iter().find(|copy| copy.purpose == Purpose::Restore);
+        let Some(first) = restored else { return Ok(()) };
         let id = &first.disk.disk_id;
         let what = format!("{id} is a copy of group {group} that was attached here before");
         Err(fail(ExitCode::GroupState, what)
             .hint(format!("`stillpoint detach {group}` detaches and deletes it")))
     }
 
-    async fn of_group(&self, group: &str, until: Deadline) -> Result<Vec<Copy>, ProviderError> {
+    pub(super) async fn of_group(
+        &self,
+        group: &str,
+        until: Deadline,
+    ) -> Result<Vec<Copy>, ProviderError> {
         self.all(vec![Tag::new(OF, group)], until).await
     }
 
@@ -260,6 +269,7 @@ impl Copies {
                 category: category.unwrap_or_else(|| "cloud_essd".to_owned()),
                 size: snapshot.source_disk_size,
                 purpose,
+                group: group.id.clone(),
                 tags: vec![
                     Tag::new(OF, &group.id),
                     Tag::new(AT, instance),

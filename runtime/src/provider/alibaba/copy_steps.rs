@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::libc;
 use stillpoint_alibaba::EcsError;
-use stillpoint_alibaba::api::{CreateDisk, Disk as CloudDisk, Tag};
+use stillpoint_alibaba::api::{CreateDisk, Disk as CloudDisk};
 use tokio::time::sleep;
 
 use super::copies::{Copies, Copy, Made, Order, Purpose};
@@ -97,7 +97,7 @@ impl Copies {
                 Ok(())
             }
             Err(error) => {
-                made.unclear = error.may_have_happened();
+                made.unclear = error.may_have_happened().then(|| order.group.clone());
                 Err(ecs_error(error))
             }
         }
@@ -201,10 +201,10 @@ impl Copies {
     }
 
     /// Removes what an attempt has made, and what it may have made.
-    pub(super) async fn take_back(&self, group: &str, made: &Made) -> Result<(), ProviderError> {
+    pub(super) async fn take_back(&self, made: &Made) -> Result<(), ProviderError> {
         let until = Deadline::after(self.settings.copies.max(LET_GO + UNLISTED));
         let mut ids: BTreeSet<String> = made.ids.iter().cloned().collect();
-        if made.unclear {
+        if let Some(group) = &made.unclear {
             ids.extend(self.late_ones(group, &ids, until).await?);
         }
         self.remove(ids, until).await
@@ -221,7 +221,7 @@ impl Copies {
         let soon = until.min(Deadline::after(UNLISTED));
         let mut pause = Pause::new();
         loop {
-            let copies = self.all(vec![Tag::new("stillpoint-copy-of", group)], until).await?;
+            let copies = self.of_group(group, until).await?;
             let ids: BTreeSet<String> = copies.into_iter().map(|it| it.disk.disk_id).collect();
             if !ids.is_subset(known) || !pause.wait(soon).await {
                 return Ok(ids);
