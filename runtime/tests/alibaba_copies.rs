@@ -226,6 +226,21 @@ async fn copies_that_are_looked_at_are_nobody_elses_until_they_are_given_back() 
     assert_eq!(lab.ids(), ["d-bp1original"]);
 }
 
+/// Somebody took a copy to another machine: it is his there.
+#[tokio::test]
+async fn a_copy_that_is_attached_to_another_instance_is_left_alone() {
+    let lab = Lab::new().await;
+    lab.plug_in_late();
+    let provider = lab.provider();
+    provider.attach_copy(&lab.group).await.unwrap();
+    lab.emulator.change(|scenario| scenario.disks[1].instance = Some("i-other".into()));
+    let error = provider.detach_copy(&lab.group).await.unwrap_err();
+    assert_eq!(error.exit_code, ExitCode::GroupState);
+    assert!(error.message.contains("elsewhere"), "{error}");
+    assert!(lab.emulator.calls("DetachDisk").is_empty());
+    assert_eq!(lab.ids().len(), 2);
+}
+
 /// A disk whose making nobody was told of is found by its tags.
 #[tokio::test]
 async fn a_disk_that_was_made_without_an_answer_is_found_and_removed() {
@@ -250,8 +265,8 @@ async fn a_group_that_is_not_ours_or_was_not_finished_is_not_attached() {
         let error = provider.attach_copy(group).await.unwrap_err();
         assert!(error.message.contains("there is no group"), "{error}");
     }
-    let error = provider.detach_copy("../../etc/passwd").await.unwrap_err();
-    assert_eq!(error.exit_code, ExitCode::Parameters);
+    let error = provider.detach_copy("ssg-other").await.unwrap_err();
+    assert_eq!(error.exit_code, ExitCode::GroupState, "a typing error is not a success");
     fs::remove_file(lab.folder.path().join(format!("manifests/{}.json", lab.group))).unwrap();
     let error = provider.attach_copy(&lab.group).await.unwrap_err();
     assert_eq!(error.exit_code, ExitCode::GroupState);

@@ -287,6 +287,11 @@ impl Copies {
                 }
                 ecs.detach_disk(id, instance, until.instant()).await.map(|()| false)
             }
+            "In_use" => {
+                let what = format!("{id}, a copy of group {}, is in use elsewhere", copy.group);
+                return Err(fail(ExitCode::GroupState, what)
+                    .hint("somebody attached it to another instance: detach it there first"));
+            }
             "Available" => ecs.delete_disk(id, until.instant()).await.map(|()| true),
             // On its way to one of these.
             _ => return Ok(false),

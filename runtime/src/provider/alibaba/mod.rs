@@ -193,8 +193,12 @@ impl Provider for AlibabaProvider {
 
     /// Also of a group that is gone: its copies are not.
     async fn detach_copy(&self, group: &str) -> Result<(), ProviderError> {
+        let copies = self.copies().await?;
+        if copies.of_group(group, Deadline::after(A_LOOK)).await?.is_empty() {
+            self.group(group).await?;
+        }
         let lock = self.lock(group).await?;
-        self.copies().await?.detach(group, &lock).await
+        copies.detach(group, &lock).await
     }
 
     async fn attach_passing(&self, group: &str) -> Result<PassingCopies, ProviderError> {
