@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use ecs_emulator::{ConnectionFault, Emulator, Fault};
 use stillpoint_alibaba::api::{CreateDisk, CreateSnapshotGroup, Disk, GroupFilter, Tag};
-use stillpoint_alibaba::{EcsClient, SignatureVersion};
-use support::{client, emulator, plenty, signing, two_disks};
+use stillpoint_alibaba::{EcsClient, EcsError, SignatureVersion};
+use support::{client, emulator, fake, http, plenty, signing, to, two_disks};
 
 const INSTANCE: &str = "i-bp1emulator0000001";
 const TAG: &str = "stillpoint-copy-of";
@@ -139,6 +139,17 @@ async fn an_attachment_whose_answer_is_lost_is_refused_the_second_time_and_shown
     assert_eq!(error.code(), Some("IncorrectDiskStatus"));
     let (disk, _) = until(&ecs, &id, "In_use").await;
     assert!(disk.is_at(INSTANCE));
+}
+
+/// A proxy that says yes to everything has made no disk, or one that nobody knows.
+#[tokio::test]
+async fn an_answer_without_the_id_of_a_disk_may_have_made_one() {
+    let emulator = emulator(two_disks());
+    let url = fake(|_| http("200 OK", r#"{"RequestId":"1"}"#));
+    let ecs = to(&url, &emulator.imds_url, SignatureVersion::Acs3).await;
+    let error = ecs.create_disk(&disk_of("s-1"), plenty()).await.unwrap_err();
+    assert!(matches!(error, EcsError::NotAnAnswer { .. }), "{error}");
+    assert!(error.may_have_happened());
 }
 
 #[tokio::test]
