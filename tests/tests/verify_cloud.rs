@@ -263,6 +263,40 @@ fn whatever_goes_wrong_nothing_is_left_and_it_is_said() -> Result<()> {
     rig.finish()
 }
 
+/// A role that lost its right in the meantime: the verdict stands, what is left is told, and whoever
+/// comes next with the right does it.
+#[test]
+fn what_cannot_be_given_back_is_told_and_the_verdict_is_kept() -> Result<()> {
+    let (rig, group) = with_snapshot(&["data"])?;
+    let before = Before::now(&rig)?;
+    let forbidden = || [Fault::on("DetachDisk").error("Forbidden.RAM")];
+    rig.cloud.emulator.faults(forbidden());
+    let run = verify(&rig, &group, &[])?;
+    run.exited_with(NO_PERMISSION)?;
+    let text = run.error_text()?;
+    for word in ["are left", "ecs:DetachDisk", "stillpoint detach"] {
+        ensure!(text.contains(word), "no {word}: {text}");
+    }
+    ensure!(rig.cloud.copies().len() == 1);
+    ensure!(rig.cloud.the_group()?.tag("Verified") == Some("clean"));
+    rig.cloud.emulator.faults([]);
+    rig.stillpoint.run_json(["detach", &group])?.succeeded()?;
+    before.is_all_there_is(&rig)?;
+
+    // The same where there is no verdict: both are said.
+    rig.cloud.emulator.faults(forbidden());
+    rig.cloud.emulator.on_attach(|_| None);
+    rig.configure("[provider.alibaba]\ncopies = \"3s\"\n")?;
+    let run = verify(&rig, &group, &[])?;
+    run.exited_with(CREATE_FAILED)?;
+    let text = run.error_text()?;
+    ensure!(text.contains("no block device") && text.contains("are left"), "{text}");
+    rig.cloud.emulator.faults([]);
+    rig.stillpoint.delete(&group)?;
+    before.is_all_there_is(&rig)?;
+    rig.finish()
+}
+
 #[test]
 fn a_device_that_never_comes_is_told_with_its_serial_number() -> Result<()> {
     let (rig, group) = with_snapshot(&["data"])?;
@@ -287,7 +321,7 @@ fn a_device_that_never_comes_is_told_with_its_serial_number() -> Result<()> {
     let text = run.error_text()?;
     ensure!(text.contains("is Creating and not Available"), "{text}");
     // It could not be deleted in that state, and that is said too; the next one does it.
-    ensure!(text.contains("is left") && text.contains("detach"), "{text}");
+    ensure!(text.contains("are left") && text.contains("detach"), "{text}");
     rig.cloud.emulator.change(|scenario| scenario.disk_looks.creating = 1);
     ensure!(rig.cloud.copies().len() == 1);
     rig.finish()

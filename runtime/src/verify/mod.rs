@@ -78,12 +78,11 @@ pub async fn verify(request: &Request) -> Result<Verification, VerifyError> {
     let passing = attach(request).await?;
     let looked = look(request, &manifest, &passing.copies).await;
     let released = request.provider.release_passing(&request.group, Some(passing)).await;
-    let told = match (looked, &released) {
-        (Ok(told), _) => told,
+    let (told, released) = match (looked, released) {
+        (Ok(told), released) => (told, released),
         (Err(error), Ok(())) => return Err(error),
         (Err(error), Err(left)) => {
-            tracing::warn!("after that: {left}");
-            return Err(error);
+            return Err(VerifyError::LeftBehind { left, source: Box::new(error) });
         }
     };
     let verification = Verification {

@@ -125,7 +125,7 @@ impl Copies {
         };
         match self.take_back(&made).await {
             Ok(()) => Err(error),
-            Err(left) => Err(left_behind(error, &left, &group.id)),
+            Err(left) => Err(left_behind(error, left, &group.id)),
         }
     }
 
@@ -147,12 +147,14 @@ impl Copies {
         let until = Deadline::after(self.settings.copies);
         let ids = attached.iter().map(|copy| copy.copy.display().to_string());
         let tagged = self.of_group(group, until).await?.into_iter().map(|copy| copy.disk.disk_id);
-        self.take_back(&Made { ids: ids.chain(tagged).collect(), unclear: None }).await
+        let made = Made { ids: ids.chain(tagged).collect(), unclear: None };
+        self.take_back(&made).await.map_err(|left| still_there(left, group))
     }
 
     /// Removes what an attempt to attach may have made that nobody waits for any more.
     pub(super) async fn give_up(&self, group: &str, _lock: &FileLock) -> Result<(), ProviderError> {
-        self.take_back(&Made { ids: Vec::new(), unclear: Some(group.to_owned()) }).await
+        let made = Made { ids: Vec::new(), unclear: Some(group.to_owned()) };
+        self.take_back(&made).await.map_err(|left| still_there(left, group))
     }
 
     /// Removes the copies of verifications that were killed: nobody holds the lock of their group.
@@ -290,12 +292,21 @@ fn not_usable(snapshot: &str, disk: &str) -> ProviderError {
 }
 
 /// What failed, and that not all of it could be undone.
-fn left_behind(error: ProviderError, left: &ProviderError, group: &str) -> ProviderError {
-    let message = format!("{}; and what was made for it is left: {}", error.message, left.message);
-    ProviderError { message, ..error }.hint(format!(
-        "disks cost money until they are deleted: `stillpoint detach {group}` tries again; \
+fn left_behind(error: ProviderError, left: ProviderError, group: &str) -> ProviderError {
+    let left = still_there(left, group);
+    let message = format!("{}; and {}", error.message, left.message);
+    ProviderError { message, hint: left.hint, ..error }
+}
+
+/// What could not be removed.
+fn still_there(left: ProviderError, group: &str) -> ProviderError {
+    let message = format!("copies of group {group} are left: {}", left.message);
+    let first = left.hint.as_ref().map(|hint| format!("{hint}; ")).unwrap_or_default();
+    let hint = format!(
+        "{first}disks cost money until they are deleted: `stillpoint detach {group}` tries again; \
          the console finds them by the tag {OF}"
-    ))
+    );
+    ProviderError { message, ..left }.hint(hint)
 }
 
 #[cfg(test)]

@@ -345,8 +345,6 @@ fn is_passing(error: &EcsError) -> bool {
 fn too_late(left: &BTreeSet<String>) -> ProviderError {
     let ids: Vec<&str> = left.iter().map(String::as_str).collect();
     let what = format!("copies could not be detached and deleted in time: {}", ids.join(", "));
-    fail(ExitCode::GroupTimedOut, what).hint(
-        "disks cost money until they are deleted: `stillpoint detach` tries again; `copies` in \
-         [provider.alibaba] of stillpoint.toml says how long the wait is",
-    )
+    fail(ExitCode::GroupTimedOut, what)
+        .hint("`copies` in [provider.alibaba] of stillpoint.toml says how long the wait is")
 }
