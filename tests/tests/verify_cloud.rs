@@ -346,15 +346,18 @@ fn a_role_for_snapshots_alone_is_told_what_is_missing() -> Result<()> {
 #[test]
 fn disks_of_a_killed_verification_are_removed_by_the_next() -> Result<()> {
     let (rig, group) = with_snapshot(&["data", "log"])?;
+    // The first disk is listed long before the second.
+    rig.cloud.emulator.change(|scenario| scenario.disk_looks.hidden = 3);
     let before = Before::now(&rig)?;
     let slow = Duration::from_secs(3);
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
-        for action in ["CreateDisk", "AttachDisk"] {
+        for (action, call) in [("CreateDisk", 1), ("CreateDisk", 2), ("AttachDisk", 1)] {
+            println!("== {signal} in {action} {call}");
             rig.cloud.emulator.clear_log();
-            rig.cloud.emulator.faults([Fault::on(action).delay_after(slow)]);
+            rig.cloud.emulator.faults([Fault::on(action).delay_after(slow).call(call)]);
             let mut child = start(&rig, &group, &[])?;
             wait_until(|| {
-                ensure!(!rig.cloud.calls(action).is_empty());
+                ensure!(rig.cloud.calls(action).len() >= usize::try_from(call)?);
                 Ok(())
             })?;
             // Whoever comes meanwhile leaves them alone.
@@ -407,6 +410,7 @@ fn a_restored_copy_is_ours_to_use_and_is_in_no_snapshot_until_it_is_detached() -
     run.exited_with(GROUP_STATE)?;
     ensure!(run.error_text()?.contains("is in use"), "{}", run.description());
     ensure!(fs::read_to_string(place.join("work"))? == "of somebody");
+    ensure!(rig.cloud.copies().len() == 2, "the other copy is gone");
 
     run_program("umount", &place)?;
     rig.stillpoint.run_json(["detach", &group])?.succeeded()?;

@@ -129,10 +129,12 @@ impl Copies {
         }
     }
 
-    /// Detaches the copies of a group and deletes them. With none there is nothing to do.
+    /// Detaches the copies of a group and deletes them: all, or none if one is in use. With none there is
+    /// nothing to do.
     pub(super) async fn detach(&self, group: &str, _lock: &FileLock) -> Result<(), ProviderError> {
         let until = Deadline::after(self.settings.copies);
         let copies = self.of_group(group, until).await?;
+        copies.iter().try_for_each(|copy| self.refuse_if_used(copy))?;
         let ids = copies.into_iter().map(|copy| copy.disk.disk_id);
         self.remove(ids.collect(), until).await
     }
@@ -153,8 +155,7 @@ impl Copies {
 
     /// Removes what an attempt to attach may have made that nobody waits for any more.
     pub(super) async fn give_up(&self, group: &str, _lock: &FileLock) -> Result<(), ProviderError> {
-        let made = Made { ids: Vec::new(), unclear: Some(group.to_owned()) };
-        self.take_back(&made).await.map_err(|left| still_there(left, group))
+        self.take_back_unknown(group).await.map_err(|left| still_there(left, group))
     }
 
     /// Removes the copies of verifications that were killed: nobody holds the lock of their group.

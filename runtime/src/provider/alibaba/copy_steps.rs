@@ -23,7 +23,7 @@ use crate::time::Deadline;
 const FIRST_LOOK: Duration = Duration::from_millis(100);
 const LONGEST_LOOK: Duration = Duration::from_secs(3);
 /// A disk that was just made is listed within this.
-const UNLISTED: Duration = Duration::from_secs(10);
+const UNLISTED: Duration = Duration::from_secs(5);
 /// The guest sees a disk that ECS calls attached within this.
 const DEVICE: Duration = Duration::from_secs(60);
 /// Whoever looks at a device for a moment, udev or a sandbox that ends, lets go of it within this.
@@ -205,32 +205,43 @@ impl Copies {
         let until = Deadline::after(self.settings.copies.max(LET_GO + UNLISTED));
         let mut ids: BTreeSet<String> = made.ids.iter().cloned().collect();
         if let Some(group) = &made.unclear {
-            ids.extend(self.late_ones(group, &ids, until).await?);
+            // One request has no answer, so one disk at most is missing.
+            let is_missing = |found: &BTreeSet<String>| found.is_subset(&ids);
+            let found = self.late_ones(group, is_missing, until).await?;
+            ids.extend(found);
         }
         self.remove(ids, until).await
     }
 
-    /// Looks for disks of which nobody knows the id: until one more than `known` is listed, or long
-    /// enough.
+    /// Removes what an attempt may have made of which nothing is known any more.
+    pub(super) async fn take_back_unknown(&self, group: &str) -> Result<(), ProviderError> {
+        let until = Deadline::after(self.settings.copies.max(LET_GO + UNLISTED));
+        let found = self.late_ones(group, |_| true, until).await?;
+        self.remove(found, until).await
+    }
+
+    /// Looks for disks of which nobody knows the id, as long as something can be missing.
     async fn late_ones(
         &self,
         group: &str,
-        known: &BTreeSet<String>,
+        is_missing: impl Fn(&BTreeSet<String>) -> bool,
         until: Deadline,
     ) -> Result<BTreeSet<String>, ProviderError> {
         let soon = until.min(Deadline::after(UNLISTED));
         let mut pause = Pause::new();
+        let mut found = BTreeSet::new();
         loop {
             let copies = self.of_group(group, until).await?;
-            let ids: BTreeSet<String> = copies.into_iter().map(|it| it.disk.disk_id).collect();
-            if !ids.is_subset(known) || !pause.wait(soon).await {
-                return Ok(ids);
+            found.extend(copies.into_iter().map(|it| it.disk.disk_id));
+            if !is_missing(&found) || !pause.wait(soon).await {
+                return Ok(found);
             }
         }
     }
 
     /// Detaches and deletes these disks, whatever state they are in. Each is looked at before anything
-    /// is done to it, and left alone if it is not proved to be a copy of ours.
+    /// is done to it, and left alone if it is not proved to be a copy of ours. One that cannot be removed
+    /// does not keep the others; the first such error is told.
     pub(super) async fn remove(
         &self,
         ids: BTreeSet<String>,
@@ -240,6 +251,7 @@ impl Copies {
         let mut left = ids;
         let mut seen: BTreeSet<String> = BTreeSet::new();
         let mut in_use_since: BTreeMap<String, Instant> = BTreeMap::new();
+        let mut failed = Ok(());
         while !left.is_empty() {
             let wanted: Vec<String> = left.iter().cloned().collect();
             let ecs = &self.session.ecs;
@@ -251,9 +263,12 @@ impl Copies {
             for disk in listed.iter().flatten() {
                 seen.insert(disk.disk_id.clone());
                 let since = in_use_since.entry(disk.disk_id.clone()).or_insert_with(Instant::now);
-                if self.one_step_back(disk, *since, until).await? {
-                    left.remove(&disk.disk_id);
+                match self.one_step_back(disk, *since, until).await {
+                    Ok(false) => continue,
+                    Ok(true) => {}
+                    Err(error) => failed = failed.and(Err(error)),
                 }
+                left.remove(&disk.disk_id);
             }
             if let Some(listed) = listed {
                 let is_listed = |id: &String| listed.iter().any(|disk| disk.disk_id == *id);
@@ -262,10 +277,10 @@ impl Copies {
                 left.retain(|id| is_listed(id) || !known(id));
             }
             if !left.is_empty() && !pause.wait(until).await {
-                return Err(too_late(&left));
+                return failed.and(Err(too_late(&left)));
             }
         }
-        Ok(())
+        failed
     }
 
     /// True if nothing is left to be done.
@@ -308,13 +323,16 @@ impl Copies {
 
     /// A disk that is pulled from under a mount loses what was written to it. True: not yet let go of.
     fn is_used_here(&self, copy: &Copy, since: Instant) -> Result<bool, ProviderError> {
-        let Some(node) = self.node_of(&copy.disk)? else { return Ok(false) };
-        if !is_claimed(&node) {
-            return Ok(false);
+        match self.refuse_if_used(copy) {
+            Err(_) if since.elapsed() < LET_GO => Ok(true),
+            other => other.map(|()| false),
         }
-        if since.elapsed() < LET_GO {
-            return Ok(true);
-        }
+    }
+
+    /// An error if a copy is used here, by whomever.
+    pub(super) fn refuse_if_used(&self, copy: &Copy) -> Result<(), ProviderError> {
+        let node = self.node_of(&copy.disk)?;
+        let Some(node) = node.filter(|node| is_claimed(node)) else { return Ok(()) };
         let shown = node.display();
         let what =
             format!("{shown}, the copy of {} in group {}, is in use", copy.original, copy.group);
