@@ -1,5 +1,5 @@
 //! For tests only: an emulator of the ECS snapshot API and of the metadata service, for programs
-//! that take snapshot-consistent groups of an instance's disks.
+//! that take snapshot-consistent groups of an instance's disks, and make disks of those.
 //!
 //! It is as strict as the vendor's documents are: signatures of both versions, parameters, limits,
 //! idempotence, permissions. It changes over time as the service does, and goes wrong on demand.
