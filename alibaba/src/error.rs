@@ -216,7 +216,7 @@ impl EcsError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            EcsError::Api { error, .. } => api_hint(error),
+            EcsError::Api { action, error } => api_hint(action, error),
             EcsError::Connect { .. } | EcsError::Unreachable { .. } => Some(
                 "can the instance reach ECS? inside a VPC without public network that is \
                  ecs-vpc.<region>.aliyuncs.com; a security group, a proxy or DNS can be in the way"
@@ -239,7 +239,7 @@ impl EcsError {
     }
 }
 
-fn api_hint(error: &ApiError) -> Option<String> {
+fn api_hint(action: &str, error: &ApiError) -> Option<String> {
     let code = error.code.as_str();
     if code.starts_with("InvalidTimeStamp")
         || code == "SignatureNonceUsed"
@@ -253,7 +253,15 @@ fn api_hint(error: &ApiError) -> Option<String> {
     }
     let hint = match code {
         "QuotaExceed.Snapshot" => "delete snapshots of the disk that are not needed any more",
-        _ if code.starts_with("Forbidden") || code.starts_with("NoPermission") => {
+        "InstanceDiskLimitExceeded" => {
+            "no further disk can be attached to this instance: detach one that is not needed, or \
+             restore on another machine"
+        }
+        _ if is_forbidden(code) && OF_COPIES.contains(&action) => {
+            "copies of snapshots need more than snapshots do: the role's policy must also allow \
+             ecs:CreateDisk, ecs:AttachDisk, ecs:DetachDisk and ecs:DeleteDisk"
+        }
+        _ if is_forbidden(code) => {
             "the role's policy must allow ecs:DescribeDisks, ecs:DescribeSnapshot*, \
              ecs:CreateSnapshot*, ecs:TagResources and, to remove what is unusable, \
              ecs:DeleteSnapshotGroup"
@@ -261,6 +269,13 @@ fn api_hint(error: &ApiError) -> Option<String> {
         _ => return None,
     };
     Some(hint.to_owned())
+}
+
+/// Actions that only copies need.
+const OF_COPIES: [&str; 4] = ["CreateDisk", "AttachDisk", "DetachDisk", "DeleteDisk"];
+
+fn is_forbidden(code: &str) -> bool {
+    code.starts_with("Forbidden") || code.starts_with("NoPermission")
 }
 
 fn clock(error: &ApiError) -> Option<String> {

@@ -1,5 +1,5 @@
 //! Alibaba Cloud ECS, as far as a snapshot of this instance needs it: the metadata service, the
-//! credentials of the instance's role, signed requests, snapshot-consistent groups.
+//! credentials of the instance's role, signed requests, snapshot-consistent groups, disks of snapshots.
 //!
 //! | module | job |
 //! |---|---|
@@ -8,7 +8,7 @@
 //! | [`credentials`] | the role's credentials, renewed before they expire |
 //! | [`endpoint`] | where ECS of a region answers, inside the VPC or outside |
 //! | [`client`] | one signed call over one warm connection, with its repeats |
-//! | [`api`] | the six actions with typed requests and tolerant answers |
+//! | [`api`] | each action with typed requests and tolerant answers |
 //! | [`error`] | what went wrong, without a secret in it |
 //!
 //! Nothing here knows of file systems, freezing or levels.

@@ -1,5 +1,7 @@
 //! When a call is made again, and after how long. Every action here can be repeated: reads change
-//! nothing, a creation has its token, a tag or a deletion that is there already is no second one.
+//! nothing, a creation has its token, a tag or a deletion that is there already is no second one. A
+//! disk that was attached or detached by an attempt whose answer was lost is refused by the next: who
+//! asks looks at the disk then.
 
 use std::time::Duration;
 

@@ -511,7 +511,7 @@ async fn only_groups_of_ours_are_listed_and_deleted() {
         assert_eq!(error.exit_code, ExitCode::GroupState, "{error}");
     }
     let error = provider.attach_copy(&created.id).await.unwrap_err();
-    assert!(error.to_string().contains("CreateDisk"), "{error}");
+    assert!(error.to_string().contains("no manifest"), "{error}");
 }
 
 #[tokio::test]

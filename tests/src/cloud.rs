@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use ecs_emulator::{Addresses, Disk, Emulator, GroupView, Logged, Scenario};
 
+use crate::command::run;
 use crate::lab::{FileSystem, Lab, attach};
 use crate::oracle::{Restored, RestoredServer};
 
@@ -15,6 +16,9 @@ pub const ECS_VARIABLE: &str = "ALIBABA_CLOUD_ECS_ENDPOINT";
 
 /// Where it finds the metadata service.
 pub const METADATA_VARIABLE: &str = "ALIBABA_CLOUD_ECS_METADATA_SERVICE_ENDPOINT";
+
+/// How the ids of the lab's own disks begin.
+const DISK: &str = "d-lab";
 
 /// The services of a cloud, for one lab.
 #[derive(Debug)]
@@ -79,6 +83,32 @@ impl Cloud {
         });
     }
 
+    /// From now on, a disk that is made from a snapshot and attached is a loop device here, with a clone
+    /// of what [`Cloud::keep_copies`] has kept; and none any more when it is detached.
+    pub fn plug_in(&self) {
+        let host = self.host.clone();
+        self.emulator.on_attach(move |attaching| {
+            let name = attaching.source_disk.strip_prefix(DISK)?;
+            let image = host.join(format!("{}.img", attaching.disk));
+            clone(&copy_of(&host, &attaching.group, name), &image);
+            Some(attach(&image, false).ok()?.display().to_string())
+        });
+        let host = self.host.clone();
+        self.emulator.on_detach(move |detaching| {
+            // What could not be detached is found by whoever looks at the end.
+            let _ = run("losetup", ["--detach", &detaching.device]);
+            let _ = std::fs::remove_file(host.join(format!("{}.img", detaching.disk)));
+        });
+    }
+
+    /// The disks that are not the lab's own.
+    #[must_use]
+    pub fn copies(&self) -> Vec<Disk> {
+        let mut disks = self.emulator.disks();
+        disks.retain(|disk| !disk.id.starts_with(DISK));
+        disks
+    }
+
     /// What the disk of this file system held when the group took effect, attached.
     ///
     /// # Errors
@@ -127,7 +157,7 @@ impl Cloud {
 /// The id of the disk that a file system of the lab is on.
 #[must_use]
 pub fn disk_of(file_system: &str) -> String {
-    format!("d-lab{file_system}")
+    format!("{DISK}{file_system}")
 }
 
 fn scenario_of(lab: &Lab) -> Scenario {

@@ -23,9 +23,18 @@ pub struct Disk {
     /// `/dev/xvdb`; a name that the instance need not have. Empty for disks attached several times.
     #[serde(deserialize_with = "or_default")]
     pub device: String,
+    /// Where it is; a disk and its instance are in the same.
+    #[serde(deserialize_with = "or_default")]
+    pub zone_id: String,
     /// `cloud_essd`, `cloud_auto`, `cloud_efficiency`…
     #[serde(deserialize_with = "or_default")]
     pub category: String,
+    /// `PL0` to `PL3`, of an ESSD.
+    #[serde(deserialize_with = "or_default")]
+    pub performance_level: String,
+    /// The snapshot that it was made from; empty for an original.
+    #[serde(deserialize_with = "or_default")]
+    pub source_snapshot_id: String,
     /// `system` or `data`.
     #[serde(rename = "Type", deserialize_with = "or_default")]
     pub kind: String,
@@ -120,6 +129,19 @@ impl Disk {
     pub fn tags(&self) -> &[Tag] {
         &self.tags.list
     }
+
+    /// The value of a tag.
+    #[must_use]
+    pub fn tag(&self, key: &str) -> Option<&str> {
+        self.tags().iter().find(|tag| tag.key == key).map(|tag| tag.value.as_str())
+    }
+
+    /// True if it is attached to `instance`, or on its way there or away from there.
+    #[must_use]
+    pub fn is_at(&self, instance: &str) -> bool {
+        self.instance_id == instance
+            || self.attachments().iter().any(|attachment| attachment.instance_id == instance)
+    }
 }
 
 #[derive(Deserialize)]
@@ -144,6 +166,10 @@ impl Page for Answer {
     }
 }
 
+const ACTION: &str = "DescribeDisks";
+/// The most disks that one call can be asked about.
+const MOST_IDS: usize = 100;
+
 impl EcsClient {
     /// The disks that are attached to an instance.
     ///
@@ -155,6 +181,44 @@ impl EcsClient {
         deadline: Instant,
     ) -> Result<Vec<Disk>, EcsError> {
         let params = vec![pair("InstanceId", instance), pair("MaxResults", "100")];
-        pages::all::<Answer>(self, "DescribeDisks", params, deadline).await
+        pages::all::<Answer>(self, ACTION, params, deadline).await
+    }
+
+    /// The disks with these ids, as far as they are listed: one that was made a moment ago may not be.
+    ///
+    /// # Errors
+    /// Those of every call.
+    pub async fn describe_disks_by_id(
+        &self,
+        ids: &[String],
+        deadline: Instant,
+    ) -> Result<Vec<Disk>, EcsError> {
+        let mut disks = Vec::new();
+        for some in ids.chunks(MOST_IDS) {
+            // A list of strings is JSON in one parameter here, not numbered ones.
+            let list = serde_json::Value::from(some).to_string();
+            let params = vec![pair("DiskIds", &list), pair("MaxResults", "100")];
+            disks.extend(pages::all::<Answer>(self, ACTION, params, deadline).await?);
+        }
+        Ok(disks)
+    }
+
+    /// The disks with all of these tags, attached or not; an empty value: with any value.
+    ///
+    /// # Errors
+    /// Those of every call.
+    pub async fn describe_disks_by_tags(
+        &self,
+        tags: &[Tag],
+        deadline: Instant,
+    ) -> Result<Vec<Disk>, EcsError> {
+        let mut params = vec![pair("MaxResults", "100")];
+        for (index, tag) in tags.iter().enumerate() {
+            params.push((format!("Tag.{}.Key", index + 1), tag.key.clone()));
+            if !tag.value.is_empty() {
+                params.push((format!("Tag.{}.Value", index + 1), tag.value.clone()));
+            }
+        }
+        pages::all::<Answer>(self, ACTION, params, deadline).await
     }
 }

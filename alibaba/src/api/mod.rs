@@ -1,6 +1,7 @@
-//! The six actions that a snapshot of this instance needs. Answers are read tolerantly: unknown
+//! The actions that a snapshot of this instance, and copies of it, need. Answers are read tolerantly: unknown
 //! fields, missing ones, `null`, and numbers written as text.
 
+mod copies;
 mod create;
 mod disks;
 mod groups;
@@ -9,6 +10,7 @@ mod pages;
 mod snapshots;
 mod tags;
 
+pub use copies::CreateDisk;
 pub use create::CreateSnapshotGroup;
 pub use disks::{Attachment, Disk};
 pub use groups::{GroupFilter, GroupMember, SnapshotGroup};

@@ -56,15 +56,11 @@ async fn verify_now(
     paths: &Paths,
     report: &mut Report,
 ) -> Result<Verification, CommandError> {
-    let request = verify::request(config, paths, &report.manifest.group)?;
-    // Nothing is left of a verification that is dropped.
-    let verified = tokio::select! {
-        verified = verification::verify(&request) => verified.map_err(verify::verify_error),
-        () = a_signal() => Err(CommandError::new(
-            ExitCode::Unknown,
-            anyhow::anyhow!("the verification was stopped by a signal"),
-        )),
-    };
+    let mut request = verify::request(config, paths, &report.manifest.group)?;
+    let canceller = Arc::new(CancelSource::new());
+    request.stop = canceller.token();
+    stop_on_signals(canceller)?;
+    let verified = verification::verify(&request).await.map_err(verify::verify_error);
     match &verified {
         Ok(verification) => report.manifest.verified = Some(verification.clone()),
         Err(error) => report.problems.push(format!("not verified: {:#}", error.error)),
@@ -81,22 +77,6 @@ fn tell_verified(global: &Global, verified: Result<Verification, CommandError>) 
             verification.verdict.exit_code()
         }
         Err(error) => error.exit_code,
-    }
-}
-
-/// Resolves when somebody wants this to stop.
-async fn a_signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let one = |kind| async move {
-        match signal(kind) {
-            Ok(mut signals) => drop(signals.recv().await),
-            Err(_) => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        () = one(SignalKind::interrupt()) => {}
-        () = one(SignalKind::terminate()) => {}
-        () = one(SignalKind::hangup()) => {}
     }
 }
 
@@ -130,8 +110,9 @@ pub async fn request(
     Ok(request)
 }
 
-/// SIGINT, SIGTERM and SIGHUP ask the run to stop; it undoes what it did and ends by itself.
-fn stop_on_signals(canceller: Arc<CancelSource>) -> Result<(), CommandError> {
+/// SIGINT, SIGTERM and SIGHUP ask a run, or a verification, to stop; it undoes what it did and ends by
+/// itself.
+pub(super) fn stop_on_signals(canceller: Arc<CancelSource>) -> Result<(), CommandError> {
     use tokio::signal::unix::{SignalKind, signal};
     for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
         let mut signals =

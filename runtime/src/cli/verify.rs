@@ -1,11 +1,15 @@
 //! `stillpoint verify`.
 
+use std::sync::Arc;
+
 use stillpoint::config::Config;
+use stillpoint::hook::{CancelSource, CancelToken};
 use stillpoint::output::verified;
 use stillpoint::paths::Paths;
 use stillpoint::verify::{self, Request, Verification, VerifyError};
 
 use super::args::{Global, Verify};
+use super::snapshot::stop_on_signals;
 use super::{CommandError, Outcome, print, print_json, setup};
 
 /// Verifies one snapshot.
@@ -15,7 +19,13 @@ pub fn run(global: &Global, paths: &Paths, args: &Verify) -> Outcome {
     request.queries.clone_from(&args.queries);
     request.config.deadline = args.deadline.unwrap_or(request.config.deadline);
     request.config.memory_bytes = args.memory.map_or(request.config.memory_bytes, |mib| mib << 20);
-    let verification = setup::block_on(verify::verify(&request))?.map_err(verify_error)?;
+    let verified = setup::block_on(async {
+        let canceller = Arc::new(CancelSource::new());
+        request.stop = canceller.token();
+        stop_on_signals(canceller)?;
+        verify::verify(&request).await.map_err(verify_error)
+    })?;
+    let verification = verified?;
     if global.json {
         print_json(&verification);
     } else {
@@ -31,6 +41,7 @@ pub fn request(config: &Config, paths: &Paths, id: &str) -> Result<Request, Comm
         group: id.to_owned(),
         config: config.verify.clone(),
         queries: Vec::new(),
+        stop: CancelToken::never(),
     })
 }
 

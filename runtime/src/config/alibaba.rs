@@ -35,11 +35,14 @@ pub struct AlibabaConfig {
     /// How long a group is looked for whose answer was lost.
     #[serde(deserialize_with = "duration::parse")]
     pub late_group: Duration,
+    /// How long copies for `verify` and `restore` may take to be attached; and how long, to be removed.
+    #[serde(deserialize_with = "duration::parse")]
+    pub copies: Duration,
 }
 
 impl Default for AlibabaConfig {
     fn default() -> Self {
-        let AlibabaSettings { categories, late_group, .. } = AlibabaSettings::default();
+        let AlibabaSettings { categories, late_group, copies, .. } = AlibabaSettings::default();
         Self {
             role: None,
             region: None,
@@ -52,6 +55,7 @@ impl Default for AlibabaConfig {
             wait_for: WaitFor::default(),
             categories,
             late_group,
+            copies,
         }
     }
 }
@@ -72,6 +76,7 @@ impl AlibabaConfig {
             wait_for: self.wait_for,
             categories: self.categories.clone(),
             late_group: self.late_group,
+            copies: self.copies,
             manifests: paths.manifests(),
             ..AlibabaSettings::default()
         }

@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::exit_code::ExitCode;
+use crate::file_lock::FileLock;
 use crate::manifest::Manifest;
 use crate::plan::DevId;
 use crate::time::Deadline;
@@ -91,20 +92,24 @@ pub struct GroupSummary {
 pub struct AttachedCopy {
     /// The disk that it is a copy of.
     pub disk: String,
-    /// The writable copy.
+    /// The writable copy: an image file, the id of a disk of the cloud.
     pub copy: PathBuf,
     /// The block device that it is attached as.
     pub node: PathBuf,
 }
 
-/// A copy of each disk of a group, for a look at it: nobody else sees it, and it is gone with this value
-/// and with whoever has one of its devices open or mounted, also if all of them are killed.
+/// A copy of each disk of a group, for a look at it, given back to [`Provider::release_passing`]. Where
+/// the provider can have it so, nobody else sees it, and it is gone with this value and with whoever has
+/// one of its devices open or mounted, also if all of them are killed; elsewhere, what is left of a
+/// process that was killed is found and removed by the next.
 #[derive(Debug)]
 pub struct PassingCopies {
     /// The copies; [`AttachedCopy::copy`] says where they lie, not under which name.
     pub copies: Vec<AttachedCopy>,
     /// What keeps the devices attached.
     pub(crate) held: Vec<std::fs::File>,
+    /// What tells others that they are not abandoned.
+    pub(crate) lock: Option<FileLock>,
 }
 
 /// A provider. Its errors carry the exit code that they lead to.
@@ -149,6 +154,16 @@ pub trait Provider: Send + Sync + fmt::Debug {
         Err(ProviderError::unsupported(self.name(), "verify").hint(
             "restore the snapshot to a machine of its own, and start the database there by hand",
         ))
+    }
+
+    /// Lets go of such copies when nothing of them is mounted any more; `None`: of what was made by an
+    /// [`Provider::attach_passing`] that was given up. An error says what is left.
+    async fn release_passing(
+        &self,
+        _group: &str,
+        _copies: Option<PassingCopies>,
+    ) -> Result<(), ProviderError> {
+        Ok(())
     }
 
     /// Replaces the manifest of a group that exists, and what of it is in tags.

@@ -52,6 +52,18 @@ pub enum VerifyError {
         /// What it did at the end.
         during: String,
     },
+    /// Somebody wanted it to stop.
+    #[error("the verification was stopped by a signal")]
+    Stopped,
+    /// There is no verdict, and what was attached for one could not be given back.
+    #[error("{left}; they were attached for a verification that failed")]
+    LeftBehind {
+        /// What is left, and why.
+        left: ProviderError,
+        /// Why there is no verdict.
+        #[source]
+        source: Box<VerifyError>,
+    },
     /// The sandbox's process died.
     #[error("the sandbox ended without an answer while it was busy with {during}")]
     Died {
@@ -80,7 +92,8 @@ impl VerifyError {
             | VerifyError::Start(_)
             | VerifyError::Sandbox { .. }
             | VerifyError::NoDatabase { .. } => ExitCode::Precondition,
-            VerifyError::Died { .. } => ExitCode::Unknown,
+            VerifyError::LeftBehind { source, .. } => source.exit_code(),
+            VerifyError::Died { .. } | VerifyError::Stopped => ExitCode::Unknown,
         }
     }
 
@@ -88,7 +101,9 @@ impl VerifyError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            VerifyError::Provider(error) => error.hint.clone(),
+            VerifyError::Provider(error) | VerifyError::LeftBehind { left: error, .. } => {
+                error.hint.clone()
+            }
             VerifyError::Unknown(_) => Some("`stillpoint list` shows those there are".into()),
             VerifyError::Unusable { group, .. } => {
                 Some(format!("do not use it; `stillpoint delete {group}` removes it"))
@@ -97,7 +112,7 @@ impl VerifyError {
             VerifyError::Sandbox { hint, .. } => hint.clone(),
             VerifyError::Inventory(error) => error.hint(),
             VerifyError::NotEntered => Some("call stillpoint::guard::enter() first in main".into()),
-            VerifyError::Start(_) => None,
+            VerifyError::Start(_) | VerifyError::Stopped => None,
             VerifyError::Died { .. } => Some(
                 "was it killed for want of memory? `dmesg` says so; --memory gives it more".into(),
             ),

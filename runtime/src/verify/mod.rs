@@ -10,9 +10,10 @@
 //!   verdict, manifest, tag  ◀──────────────────────── events ── check tables, positions, queries
 //! ```
 //!
-//! Nothing needs to be undone: the copies have no name and go with their loop devices, those with the
-//! mounts, those with the name space, that with the worker, and that with the keeper or the command,
-//! whoever is killed. [ADR 25](../../../docs/adr/0025-a-verdict-by-starting-the-database.md) has the
+//! What is made here needs nobody to undo it: mounts go with their name space, that with the worker, and
+//! that with the keeper or the command, whoever is killed. So do copies that have no name, with their
+//! loop devices; copies that are disks of a cloud are given back when the sandbox has ended, and found
+//! by the next who looks if nobody could. [ADR 25](../../../docs/adr/0025-a-verdict-by-starting-the-database.md) has the
 //! reasons.
 
 mod discover;
@@ -34,9 +35,10 @@ use tokio::process::Command;
 
 use crate::config::verify::VerifyConfig;
 use crate::guard::spawn;
+use crate::hook::CancelToken;
 use crate::manifest::{HookRecord, Manifest};
 use crate::plan::{Inventory, SkipReason};
-use crate::provider::{AttachedCopy, GroupSummary, Provider};
+use crate::provider::{AttachedCopy, GroupSummary, PassingCopies, Provider};
 use job::{CopiedFileSystem, DatabaseJob, Event, HookJob, Job, Query};
 
 pub use error::VerifyError;
@@ -56,6 +58,8 @@ pub struct Request {
     pub config: VerifyConfig,
     /// Further queries, for each database that speaks SQL; they must not fail.
     pub queries: Vec<String>,
+    /// Asks to stop: the sandbox is ended then, and the copies are given back.
+    pub stop: CancelToken,
 }
 
 /// Verifies one snapshot and keeps the result in its manifest. The snapshot itself, its clones, are
@@ -71,12 +75,16 @@ pub async fn verify(request: &Request) -> Result<Verification, VerifyError> {
     let began = Instant::now();
     let time = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let mut manifest = find(request).await?;
-    let passing = request.provider.attach_passing(&request.group).await?;
-    let mut not_checked = Vec::new();
-    let job = job(request, &manifest, &passing.copies, &mut not_checked)?;
-    let mut told = in_sandbox(&job).await?;
-    drop(passing);
-    not_checked.append(&mut told.not_checked);
+    let passing = attach(request).await?;
+    let looked = look(request, &manifest, &passing.copies).await;
+    let released = request.provider.release_passing(&request.group, Some(passing)).await;
+    let (told, released) = match (looked, released) {
+        (Ok(told), released) => (told, released),
+        (Err(error), Ok(())) => return Err(error),
+        (Err(error), Err(left)) => {
+            return Err(VerifyError::LeftBehind { left, source: Box::new(error) });
+        }
+    };
     let verification = Verification {
         schema_version: SCHEMA_VERSION,
         stillpoint: env!("CARGO_PKG_VERSION").to_owned(),
@@ -88,11 +96,41 @@ pub async fn verify(request: &Request) -> Result<Verification, VerifyError> {
         findings: told.findings,
         file_systems: told.file_systems,
         databases: told.databases,
-        not_checked,
+        not_checked: told.not_checked,
     };
     manifest.verified = Some(verification.clone());
     request.provider.amend(&request.group, &manifest).await?;
+    released?;
     Ok(verification)
+}
+
+/// The copies, unless somebody wants to stop: what was made of them until then is given back.
+async fn attach(request: &Request) -> Result<PassingCopies, VerifyError> {
+    let provider = &request.provider;
+    let attached = tokio::select! {
+        attached = provider.attach_passing(&request.group) => Some(attached),
+        () = request.stop.cancelled() => None,
+    };
+    match attached {
+        Some(attached) => Ok(attached?),
+        None => {
+            provider.release_passing(&request.group, None).await?;
+            Err(VerifyError::Stopped)
+        }
+    }
+}
+
+/// What the sandbox tells of the copies. When this returns, it has ended.
+async fn look(
+    request: &Request,
+    manifest: &Manifest,
+    copies: &[AttachedCopy],
+) -> Result<Told, VerifyError> {
+    let mut not_checked = Vec::new();
+    let job = job(request, manifest, copies, &mut not_checked)?;
+    let mut told = in_sandbox(&job, &request.stop).await?;
+    not_checked.append(&mut told.not_checked);
+    Ok(Told { not_checked, ..told })
 }
 
 async fn find(request: &Request) -> Result<Manifest, VerifyError> {
@@ -214,7 +252,7 @@ struct Told {
 /// For the keeper's own end, after the worker's.
 const CLEAN_UP: Duration = Duration::from_secs(30);
 
-async fn in_sandbox(job: &Job) -> Result<Told, VerifyError> {
+async fn in_sandbox(job: &Job, stop: &CancelToken) -> Result<Told, VerifyError> {
     let mut line = serde_json::to_vec(job).map_err(|error| VerifyError::Start(error.into()))?;
     line.push(b'\n');
     let mut command = spawn::command(keeper::KEEPER_NAME);
@@ -226,15 +264,19 @@ async fn in_sandbox(job: &Job) -> Result<Told, VerifyError> {
         stdin.write_all(&line).await.map_err(VerifyError::Start)?;
     }
     let told = match keeper.stdout.take() {
-        Some(stdout) => {
-            tokio::time::timeout(job.deadline + CLEAN_UP, listen(BufReader::new(stdout), job)).await
-        }
+        Some(stdout) => tokio::select! {
+            told = listen(BufReader::new(stdout), job) => told,
+            () = stop.cancelled() => Err(VerifyError::Stopped),
+            () = tokio::time::sleep(job.deadline + CLEAN_UP) => {
+                Err(too_late(job, "ending".to_owned()))
+            }
+        },
         None => return Err(VerifyError::Start(std::io::ErrorKind::BrokenPipe.into())),
     };
     drop(stdin);
     // It removes the cgroup last.
     let _ = tokio::time::timeout(CLEAN_UP, keeper.wait()).await;
-    told.unwrap_or_else(|_| Err(too_late(job, "ending".to_owned())))
+    told
 }
 
 fn too_late(job: &Job, during: String) -> VerifyError {

@@ -208,6 +208,76 @@ tagged = snapshots(snapshot_ids=json.dumps(ids[:1])).snapshots.snapshot[0]
 equal({t.tag_key for t in tagged.tags.tag}, {"k 1", "AppConsistent"}, "after UntagResources")
 done("DescribeSnapshots, TagResources, UntagResources")
 
+# CreateDisk, AttachDisk, DetachDisk, DeleteDisk: a disk of a snapshot, there and back.
+def make(**more):
+    given = dict(
+        region_id=REGION,
+        zone_id=f"{REGION}-i",
+        snapshot_id=ids[0],
+        disk_category="cloud_essd",
+        performance_level="PL0",
+        size=40,
+        disk_name="Sdk-disk_1.0:中",
+        description="a copy: a b+c*~é/中&=%",
+        client_token="sdk-disk-1",
+        tag=[m.CreateDiskRequestTag(key="k 2", value="v&=2")],
+    )
+    return client.create_disk(m.CreateDiskRequest(**{**given, **more})).body.disk_id
+
+
+def disk(disk_id):
+    request = m.DescribeDisksRequest(region_id=REGION, disk_ids=json.dumps([disk_id]))
+    found = client.describe_disks(request).body.disks.disk or []
+    return found[0] if found else None
+
+
+def reach(disk_id, status):
+    seen = []
+    while not seen or seen[-1] != status:
+        now = disk(disk_id)
+        seen.append(now.status if now else None)
+        true(len(seen) < 20, f"{status}: {seen}")
+    return seen
+
+
+d = make()
+true(d.startswith("d-"), "the id of a disk")
+equal(make(), d, "the same token gives the same disk")
+refused(lambda: make(disk_name="another"), "IdempotentParameterMismatch", 400)
+other = lambda **more: make(client_token=f"sdk-disk-other-{RPC}", **more)
+refused(lambda: other(snapshot_id="s-none"), "InvalidSnapshotId.NotFound", 404)
+refused(lambda: other(zone_id="cn-nowhere-x"), "InvalidZoneId.NotFound", 404)
+refused(lambda: other(disk_name="1st"), "InvalidDiskName.Malformed", 400)
+refused(lambda: other(disk_category="cloud_none"), "InvalidDiskCategory.NotSupported", 403)
+attach = lambda i=INSTANCE: client.attach_disk(
+    m.AttachDiskRequest(instance_id=i, disk_id=d, delete_with_instance=True)
+)
+detach = lambda: client.detach_disk(m.DetachDiskRequest(instance_id=INSTANCE, disk_id=d))
+drop = lambda: client.delete_disk(m.DeleteDiskRequest(disk_id=d))
+refused(attach, "IncorrectDiskStatus", 403)
+equal(reach(d, "Available"), [None, "Creating", "Available"], "how a disk comes to be")
+made = disk(d)
+equal((made.source_snapshot_id, made.disk_name), (ids[0], "Sdk-disk_1.0:中"), "a new disk")
+equal((made.performance_level, made.size, made.type), ("PL0", 40, "data"), "its kind")
+equal((made.instance_id, made.device), ("", ""), "it is attached nowhere")
+equal([(t.tag_key, t.tag_value) for t in made.tags.tag], [("k 2", "v&=2")], "its tags")
+refused(lambda: attach("i-other"), "InvalidInstanceId.NotFound", 404)
+refused(detach, "DependencyViolation", 403)
+true(attach().body.request_id, "AttachDisk answers")
+refused(attach, "IncorrectDiskStatus", 403)
+equal(reach(d, "In_use"), ["Attaching", "In_use"], "how it is attached")
+made = disk(d)
+equal((made.instance_id, made.delete_with_instance), (INSTANCE, True), "where it is attached")
+equal("d-" + made.serial_number, d, "its serial number")
+true(made.device.startswith("/dev/xvd"), "its device")
+refused(drop, "IncorrectDiskStatus", 403)
+true(detach().body.request_id, "DetachDisk answers")
+equal(reach(d, "Available"), ["Detaching", "Available"], "how it is detached")
+true(drop().body.request_id, "DeleteDisk answers")
+equal(disk(d), None, "gone")
+refused(drop, "InvalidDiskId.NotFound", 404)
+done("CreateDisk, AttachDisk, DetachDisk, DeleteDisk")
+
 progress = delete(g).operation_progress_set.operation_progress
 equal({entry.operation_status for entry in progress}, {"Success"}, "DeleteSnapshotGroup")
 equal(len(progress), 10, "members deleted")

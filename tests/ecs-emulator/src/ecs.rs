@@ -13,7 +13,7 @@ use crate::credentials::{Caller, is_allowed};
 use crate::fault::Fault;
 use crate::log::{Logged, now_ns};
 use crate::signature::{Claim, Received};
-use crate::world::{Creation, Shared, World};
+use crate::world::{Attaching, Creation, Shared, World};
 
 /// A request that may be carried out.
 struct Call {
@@ -129,6 +129,14 @@ async fn carry_out(
     let result = match call.admission {
         Some(Admission::Repeated(group)) => Ok(json!({ "SnapshotGroupId": group })),
         Some(Admission::New(order)) => create(shared, number, &order).await,
+        None if call.action == "AttachDisk" => {
+            let attaching = api::attach(&mut shared.lock(), &call.parameters);
+            attach(shared, attaching).await
+        }
+        None if call.action == "DetachDisk" => {
+            let detaching = api::detach(&mut shared.lock(), &call.parameters);
+            detach(shared, detaching).await
+        }
         None => api::perform(&mut shared.lock(), &call.action, &call.parameters),
     };
     if result.is_ok() {
@@ -168,6 +176,37 @@ async fn create(shared: &Shared, number: u64, order: &Order) -> Result<Value, Ap
         Ok(true) => Ok(json!({ "SnapshotGroupId": group })),
         _ => Err(failure),
     }
+}
+
+/// Attaches a disk: the test says at which device the guest sees it.
+async fn attach(
+    shared: &Shared,
+    attaching: Result<Attaching, ApiError>,
+) -> Result<Value, ApiError> {
+    let attaching = attaching?;
+    let listener = shared.lock().on_attach.clone();
+    let disk = attaching.disk.clone();
+    let plugged = tokio::task::spawn_blocking(move || listener.and_then(|plug| plug(&attaching)));
+    let device = plugged.await.ok().flatten();
+    api::attached(&mut shared.lock(), &disk, device);
+    Ok(json!({}))
+}
+
+/// Detaches a disk, and then tells the test.
+async fn detach(
+    shared: &Shared,
+    detaching: Result<Attaching, ApiError>,
+) -> Result<Value, ApiError> {
+    let detaching = detaching?;
+    let listener = shared.lock().on_detach.clone();
+    let pulled = tokio::task::spawn_blocking(move || {
+        if let Some(pull) = listener {
+            pull(&detaching);
+        }
+    });
+    let failed = |_| ApiError::new(500, "InternalError", "the test's own on_detach failed");
+    pulled.await.map_err(failed)?;
+    Ok(json!({}))
 }
 
 /// Runs the scenario's command, if there is one, and says whether it went well.

@@ -12,10 +12,10 @@ use tokio::sync::oneshot;
 use crate::fault::Fault;
 use crate::group::GroupView;
 use crate::log::Logged;
-use crate::scenario::Scenario;
+use crate::scenario::{Disk, Scenario};
 use crate::server::{Kind, Service};
 use crate::tls::Tls;
-use crate::world::{Creation, Shared};
+use crate::world::{Attaching, Creation, Shared};
 
 /// Where the services listen.
 #[derive(Clone, Copy, Debug)]
@@ -114,6 +114,26 @@ impl Emulator {
     /// the snapshots show. It may block.
     pub fn on_create(&self, listener: impl Fn(&Creation) + Send + Sync + 'static) {
         self.shared.lock().on_create = Some(Arc::new(listener));
+    }
+
+    /// Called when a disk that was made from a snapshot is attached; gives the device at which the
+    /// guest sees it, and `None` if it never does. It may block.
+    pub fn on_attach(
+        &self,
+        listener: impl Fn(&Attaching) -> Option<String> + Send + Sync + 'static,
+    ) {
+        self.shared.lock().on_attach = Some(Arc::new(listener));
+    }
+
+    /// Called when such a disk is detached. It may block.
+    pub fn on_detach(&self, listener: impl Fn(&Attaching) + Send + Sync + 'static) {
+        self.shared.lock().on_detach = Some(Arc::new(listener));
+    }
+
+    /// The account's disks, as they are now.
+    #[must_use]
+    pub fn disks(&self) -> Vec<Disk> {
+        self.shared.lock().scenario.disks.clone()
     }
 
     /// All requests so far, to both services, in the order of their arrival.

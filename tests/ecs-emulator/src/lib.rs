@@ -1,5 +1,5 @@
 //! For tests only: an emulator of the ECS snapshot API and of the metadata service, for programs
-//! that take snapshot-consistent groups of an instance's disks.
+//! that take snapshot-consistent groups of an instance's disks, and make disks of those.
 //!
 //! It is as strict as the vendor's documents are: signatures of both versions, parameters, limits,
 //! idempotence, permissions. It changes over time as the service does, and goes wrong on demand.
@@ -38,7 +38,7 @@ pub use fault::{ConnectionFault, ErrorAnswer, Fault};
 pub use group::{GroupView, MemberView};
 pub use log::Logged;
 pub use scenario::{
-    AccessKey, Disk, GroupStatus, Instance, Limits, Metadata, Outcome, Role, Scenario, Tag,
-    Timeline,
+    AccessKey, Disk, DiskLooks, GroupStatus, Instance, Limits, Metadata, Outcome, Role, Scenario,
+    Tag, Timeline,
 };
-pub use world::Creation;
+pub use world::{Attaching, Creation};

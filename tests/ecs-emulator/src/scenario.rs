@@ -21,6 +21,8 @@ pub struct Scenario {
     pub access_keys: Vec<AccessKey>,
     /// How a new group appears, progresses and ends.
     pub group: Timeline,
+    /// How long a disk takes to be made, attached and detached.
+    pub disk_looks: DiskLooks,
     /// What the service allows.
     pub limits: Limits,
     /// How the metadata service behaves.
@@ -43,6 +45,7 @@ impl Default for Scenario {
             role: Role::default(),
             access_keys: Vec::new(),
             group: Timeline::default(),
+            disk_looks: DiskLooks::default(),
             limits: Limits::default(),
             metadata: Metadata::default(),
             faults: Vec::new(),
@@ -102,6 +105,12 @@ pub struct Disk {
     pub serial: Option<String>,
     /// Where it is attached. In tests: the loop device itself.
     pub device: String,
+    /// As asked for.
+    pub name: String,
+    /// The snapshot that it was made from.
+    pub source_snapshot: Option<String>,
+    /// Whether it is deleted with its instance.
+    pub delete_with_instance: bool,
     /// `cloud_essd`, `cloud_auto`, `cloud_essd_entry`, `cloud_efficiency`, …
     pub category: String,
     /// `PL0` … `PL3`; ESSDs only.
@@ -114,7 +123,7 @@ pub struct Disk {
     pub size: u64,
     /// Whether several instances may attach it.
     pub multi_attach: bool,
-    /// The instance; the scenario's own if absent.
+    /// The instance; the scenario's own if absent, none if empty.
     pub instance: Option<String>,
     /// Snapshots that users made before.
     pub manual_snapshots: u32,
@@ -132,6 +141,9 @@ impl Default for Disk {
             id: String::new(),
             serial: None,
             device: String::new(),
+            name: String::new(),
+            source_snapshot: None,
+            delete_with_instance: false,
             category: "cloud_essd".to_owned(),
             performance_level: Some("PL1".to_owned()),
             kind: "data".to_owned(),
@@ -260,6 +272,27 @@ impl Default for Timeline {
     }
 }
 
+/// How long a disk is on its way from one state to the next, in *looks*: answers to DescribeDisks
+/// that would list it.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DiskLooks {
+    /// That do not list a new disk yet.
+    pub hidden: u32,
+    /// That show it `Creating`.
+    pub creating: u32,
+    /// That show it `Attaching`.
+    pub attaching: u32,
+    /// That show it `Detaching`.
+    pub detaching: u32,
+}
+
+impl Default for DiskLooks {
+    fn default() -> Self {
+        Self { hidden: 1, creating: 1, attaching: 1, detaching: 1 }
+    }
+}
+
 /// How a group ends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -322,6 +355,8 @@ pub struct Limits {
     pub snapshots_per_disk: usize,
     /// Tags of a resource.
     pub tags_per_resource: usize,
+    /// Disks that may be attached to the instance.
+    pub disks_per_instance: usize,
     /// No page has more entries than this, whatever was asked for. To see that clients turn pages.
     pub page: usize,
 }
@@ -333,6 +368,7 @@ impl Default for Limits {
             group_tib: 32,
             snapshots_per_disk: 256,
             tags_per_resource: 20,
+            disks_per_instance: 17,
             page: usize::MAX,
         }
     }

@@ -26,6 +26,38 @@ pub struct Creation {
     pub devices: Vec<String>,
 }
 
+/// Told when a disk is attached; gives the device at which the guest sees it. `None`: it never does.
+pub(crate) type OnAttach = Arc<dyn Fn(&Attaching) -> Option<String> + Send + Sync>;
+
+/// Told when a disk is detached, with what was said when it was attached.
+pub(crate) type OnDetach = Arc<dyn Fn(&Attaching) + Send + Sync>;
+
+/// A disk that was made from a snapshot, on its way to the guest or away from it.
+#[derive(Clone, Debug)]
+pub struct Attaching {
+    /// Its id.
+    pub disk: String,
+    /// What the guest sees as its serial number.
+    pub serial: String,
+    /// Where it is attached; empty if it is not yet.
+    pub device: String,
+    /// The group of the snapshot, if it is one of a group that exists.
+    pub group: String,
+    /// The disk that the snapshot was taken of.
+    pub source_disk: String,
+}
+
+/// Where a disk is on its way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OnItsWay {
+    /// Looks that do not list it yet.
+    pub(crate) hidden: u32,
+    /// Looks that still show the state in between.
+    pub(crate) looks: u32,
+    /// The state at the end.
+    pub(crate) then: &'static str,
+}
+
 /// Shared by all connections and the handle.
 #[derive(Clone, Default)]
 pub(crate) struct Shared(Arc<Mutex<World>>);
@@ -50,6 +82,10 @@ pub(crate) struct World {
     pub(crate) metadata_tokens: BTreeMap<String, Timestamp>,
     pub(crate) log: Vec<Logged>,
     pub(crate) on_create: Option<OnCreate>,
+    pub(crate) on_attach: Option<OnAttach>,
+    pub(crate) on_detach: Option<OnDetach>,
+    /// Of disks whose state changes.
+    pub(crate) on_their_way: BTreeMap<String, OnItsWay>,
     nonces: BTreeSet<String>,
     calls: BTreeMap<String, u32>,
     numbers: u64,
@@ -59,8 +95,8 @@ pub(crate) struct World {
 #[derive(Clone, Debug)]
 pub(crate) struct ClientToken {
     pub(crate) meaning: BTreeMap<String, String>,
-    /// Absent while the first request is still in process.
-    pub(crate) group: Option<String>,
+    /// The id of what was made; absent while the first request is still in process.
+    pub(crate) made: Option<String>,
 }
 
 impl World {

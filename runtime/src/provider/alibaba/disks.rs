@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use stillpoint_alibaba::api::{Disk as CloudDisk, USUAL_MOST_DISKS};
 
+use super::copies::Copy;
 use super::exit::fail;
 use super::local::LocalDisk;
 use crate::exit_code::ExitCode;
@@ -29,7 +30,10 @@ enum Proof {
 /// block device here is listed too, with a device number that none has: it is part of the
 /// instance, and what is on it cannot be known.
 pub(super) fn recognise(cloud: &[CloudDisk], local: &[LocalDisk], instance: &str) -> Vec<Disk> {
-    let (disks, left_out): (Vec<_>, Vec<_>) = cloud.iter().partition(|disk| is_cloud(disk));
+    let is_copy = |disk: &CloudDisk| Copy::recognise(disk, instance).is_some();
+    let (copies, cloud): (Vec<_>, Vec<_>) = cloud.iter().partition(|disk| is_copy(disk));
+    let (disks, left_out): (Vec<_>, Vec<_>) =
+        cloud.iter().copied().partition(|disk| is_cloud(disk));
     let found: Vec<_> = disks.iter().map(|disk| find(disk, local, instance)).collect();
     let mut claims: BTreeMap<DevId, usize> = BTreeMap::new();
     for (local, _) in found.iter().flatten() {
@@ -53,7 +57,13 @@ pub(super) fn recognise(cloud: &[CloudDisk], local: &[LocalDisk], instance: &str
                 disk.disk_id, disk.category
             )
         }));
-        if disks_are_many(cloud) {
+        first.warnings.extend(copies.iter().map(|disk| {
+            format!(
+                "{} is left out: it is a copy of a snapshot, which stillpoint attached",
+                disk.disk_id
+            )
+        }));
+        if disks_are_many(&cloud) {
             first.warnings.push(format!(
                 "{} disks are attached; ECS takes at most {USUAL_MOST_DISKS} into a group in most \
                  regions",
@@ -64,7 +74,7 @@ pub(super) fn recognise(cloud: &[CloudDisk], local: &[LocalDisk], instance: &str
     recognised
 }
 
-fn disks_are_many(cloud: &[CloudDisk]) -> bool {
+fn disks_are_many(cloud: &[&CloudDisk]) -> bool {
     cloud.len() > USUAL_MOST_DISKS
 }
 
@@ -99,6 +109,17 @@ fn nowhere(disk: &CloudDisk, index: usize, instance: &str) -> Disk {
         node: name.into(),
         warnings: Vec::new(),
     }
+}
+
+/// The device of a disk, if that is certain: by its serial number, or by the very node where the device
+/// shows none. What is only likely is enough to freeze a file system, not to look into a copy.
+pub(super) fn certain<'l>(
+    disk: &CloudDisk,
+    local: &'l [LocalDisk],
+    instance: &str,
+) -> Option<&'l LocalDisk> {
+    let (found, proof) = find(disk, local, instance)?;
+    (proof != Proof::Letter && found.bytes != Some(0)).then_some(found)
 }
 
 /// By serial number; where the device shows none, by the name that ECS has for it.

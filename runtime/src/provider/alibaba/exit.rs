@@ -38,6 +38,10 @@ pub const DEFAULTS: &[(&str, ExitCode)] = &[
     ("DescribeSnapshots", ExitCode::SnapshotState),
     ("DeleteSnapshotGroup", ExitCode::GroupState),
     ("TagResources", ExitCode::Tags),
+    ("CreateDisk", ExitCode::CreateFailed),
+    ("AttachDisk", ExitCode::CreateFailed),
+    ("DetachDisk", ExitCode::GroupState),
+    ("DeleteDisk", ExitCode::GroupState),
 ];
 
 /// Actions whose errors lead to one exit code, whatever the error.

@@ -1,14 +1,15 @@
 //! The whole manifests, on this instance: a tag has no room for one.
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::exit::fail;
 use super::settings::AlibabaSettings;
 use crate::durable;
 use crate::exit_code::ExitCode;
+use crate::file_lock::FileLock;
 use crate::manifest::Manifest;
 use crate::provider::ProviderError;
 
@@ -51,7 +52,26 @@ impl Manifests {
     pub(super) async fn remove(&self, group: &str) -> Result<(), ProviderError> {
         let path = self.path(group)?;
         blocking(move || {
-            durable::remove_if_there(&path).map_err(|error| cannot("remove", &path, error))
+            let lock = path.with_extension("lock");
+            for path in [lock, path] {
+                durable::remove_if_there(&path).map_err(|error| cannot("remove", &path, error))?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// The lock of a group's copies, as long as they are being attached, looked at or removed; `None` if
+    /// somebody else has it. It ends with the process that holds it, however that ends.
+    pub(super) async fn lock(&self, group: &str) -> Result<Option<FileLock>, ProviderError> {
+        let path = self.path(group)?.with_extension("lock");
+        blocking(move || {
+            let file = open_lock(&path).map_err(|error| cannot("lock", &path, error))?;
+            match FileLock::try_new(file) {
+                Ok(lock) => Ok(Some(lock)),
+                Err((_, TryLockError::WouldBlock)) => Ok(None),
+                Err((_, TryLockError::Error(error))) => Err(cannot("lock", &path, error)),
+            }
         })
         .await
     }
@@ -70,9 +90,20 @@ impl Manifests {
     }
 }
 
-fn write(path: &Path, text: &[u8]) -> io::Result<()> {
+fn open_lock(path: &Path) -> io::Result<File> {
+    make_directory_of(path)?;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    options.custom_flags(nix::libc::O_NOFOLLOW).open(path)
+}
+
+fn make_directory_of(path: &Path) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("/"));
-    DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    DirBuilder::new().recursive(true).mode(0o700).create(directory)
+}
+
+fn write(path: &Path, text: &[u8]) -> io::Result<()> {
+    make_directory_of(path)?;
     durable::write_whole(&path.with_extension("json.unfinished"), path, text)
 }
 

@@ -10,6 +10,7 @@
 //! | `late` | a group that must not be used, found and removed even if its answer was lost |
 //! | `settle` | waiting for the members |
 //! | `tags`, `manifests` | what is kept about a run: on the members, and here |
+//! | `copies`, `copy_steps` | disks made from the members, attached here, and gone again |
 //! | `exit` | which error leads to which exit code |
 
 use std::sync::Arc;
@@ -20,11 +21,16 @@ use stillpoint_alibaba::api::{GroupFilter, SnapshotGroup, Tag};
 use tokio::sync::OnceCell;
 
 use super::{
-    AttachedCopy, Disk, GroupRequest, GroupSummary, Member, PreparedGroup, Provider, ProviderError,
+    AttachedCopy, Disk, GroupRequest, GroupSummary, Member, PassingCopies, PreparedGroup, Provider,
+    ProviderError,
 };
 use crate::exit_code::ExitCode;
+use crate::file_lock::FileLock;
+use crate::manifest::Manifest;
 use crate::time::Deadline;
 
+mod copies;
+mod copy_steps;
 mod disks;
 mod exit;
 mod group;
@@ -40,6 +46,7 @@ mod tags;
 pub use exit::{BY_CODE, DEFAULTS};
 pub use settings::{AlibabaSettings, Network, PointInTime, SignatureVersion, WaitFor};
 
+use copies::{Copies, Purpose};
 use exit::{ecs_error, fail};
 use group::AlibabaGroup;
 use manifests::Manifests;
@@ -163,42 +170,90 @@ impl Provider for AlibabaProvider {
     }
 
     async fn delete(&self, group: &str) -> Result<(), ProviderError> {
-        let filter = GroupFilter { ids: vec![group.to_owned()], ..GroupFilter::default() };
-        if !self.groups(filter).await?.iter().any(|other| other.id == group) {
-            return Err(fail(
-                ExitCode::GroupState,
-                format!("there is no group {} that stillpoint made", group.escape_debug()),
-            )
-            .hint("`stillpoint list` shows them; others are deleted in the console"));
-        }
+        self.group(group).await?;
         let session = self.session().await?;
+        let lock = self.lock(group).await?;
+        let copies = self.copies().await?;
+        copies.remove_abandoned(Some(group)).await?;
+        copies.none_is_attached(group, Deadline::after(A_LOOK)).await?;
         let until = Deadline::after(A_DELETION).instant();
         session.ecs.delete_snapshot_group(group, until).await.map_err(ecs_error)?;
-        Manifests::of(&self.settings).remove(group).await
+        Manifests::of(&self.settings).remove(group).await?;
+        drop(lock);
+        Ok(())
     }
 
+    /// Attaches the copies as disks of their own. They have the UUIDs of the originals: mount an XFS
+    /// copy with `nouuid`, and a btrfs copy only on a machine where the original is not mounted.
     async fn attach_copy(&self, group: &str) -> Result<Vec<AttachedCopy>, ProviderError> {
-        Err(self.unsupported("restore", group))
+        let listed = self.group(group).await?;
+        let lock = self.lock(group).await?;
+        self.copies().await?.attach(&listed, Purpose::Restore, &lock).await
     }
 
+    /// Also of a group that is gone: its copies are not.
     async fn detach_copy(&self, group: &str) -> Result<(), ProviderError> {
-        Err(self.unsupported("detach", group))
+        let copies = self.copies().await?;
+        if copies.of_group(group, Deadline::after(A_LOOK)).await?.is_empty() {
+            self.group(group).await?;
+        }
+        let lock = self.lock(group).await?;
+        copies.detach(group, &lock).await
+    }
+
+    async fn attach_passing(&self, group: &str) -> Result<PassingCopies, ProviderError> {
+        let listed = self.group(group).await?;
+        let lock = self.lock(group).await?;
+        let copies = self.copies().await?.attach(&listed, Purpose::Verify, &lock).await?;
+        Ok(PassingCopies { copies, held: Vec::new(), lock: Some(lock) })
+    }
+
+    async fn release_passing(
+        &self,
+        group: &str,
+        passing: Option<PassingCopies>,
+    ) -> Result<(), ProviderError> {
+        let copies = self.copies().await?;
+        match passing {
+            Some(PassingCopies { copies: attached, lock: Some(lock), .. }) => {
+                copies.release(group, &attached, &lock).await
+            }
+            _ => copies.give_up(group, &self.lock(group).await?).await,
+        }
+    }
+
+    async fn amend(&self, _group: &str, manifest: &Manifest) -> Result<(), ProviderError> {
+        let kept = Manifests::of(&self.settings).write(manifest).await;
+        let tagged = tags::tag_verified(&self.session().await?.ecs, manifest).await;
+        kept.and(tagged)
     }
 }
 
 impl AlibabaProvider {
-    /// Disks cost money and need rights that a role for snapshots should not have.
-    fn unsupported(&self, verb: &str, group: &str) -> ProviderError {
-        fail(
-            ExitCode::Precondition,
-            format!(
-                "{verb} is not supported: new disks are made in the console or with CreateDisk"
-            ),
-        )
-        .hint(format!(
-            "`stillpoint show {}` names the snapshot of each disk; make a disk of it and attach it",
-            group.escape_debug()
-        ))
+    async fn copies(&self) -> Result<Copies, ProviderError> {
+        let session = self.session().await?.clone();
+        Ok(Copies { session, settings: Arc::clone(&self.settings) })
+    }
+
+    /// A group of this instance that stillpoint made.
+    async fn group(&self, id: &str) -> Result<SnapshotGroup, ProviderError> {
+        let filter = GroupFilter { ids: vec![id.to_owned()], ..GroupFilter::default() };
+        let listed = self.groups(filter).await?.into_iter().find(|other| other.id == id);
+        listed.ok_or_else(|| {
+            let what = format!("there is no group {} that stillpoint made", id.escape_debug());
+            fail(ExitCode::GroupState, what)
+                .hint("`stillpoint list` shows them; others are deleted in the console")
+        })
+    }
+
+    /// Held by whoever attaches, looks at or removes copies of a group.
+    async fn lock(&self, group: &str) -> Result<FileLock, ProviderError> {
+        let lock = Manifests::of(&self.settings).lock(group).await?;
+        lock.ok_or_else(|| {
+            let what = format!("copies of group {group} are in use by another stillpoint");
+            fail(ExitCode::InProgress, what)
+                .hint("a verification, perhaps: try again when it has ended")
+        })
     }
 }
 

@@ -39,6 +39,8 @@ pub struct AlibabaSettings {
     pub categories: Vec<String>,
     /// How long, when nothing is held any more, a group is looked for whose answer was lost.
     pub late_group: Duration,
+    /// How long copies of a group may take to be made and attached; and how long, to be removed.
+    pub copies: Duration,
     /// Where the manifests of groups are kept on this instance.
     pub manifests: PathBuf,
     /// Where block devices are looked up: `/sys`.
@@ -107,6 +109,7 @@ impl Default for AlibabaSettings {
             wait_for: WaitFor::default(),
             categories: categories.map(str::to_owned).to_vec(),
             late_group: Duration::from_secs(60),
+            copies: Duration::from_secs(600),
             manifests: Paths::default().manifests(),
             sys: "/sys".into(),
         }

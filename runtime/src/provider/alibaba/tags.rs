@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use stillpoint_alibaba::EcsClient;
 use stillpoint_alibaba::api::Tag;
 
 use super::exit::ecs_error;
@@ -10,6 +11,9 @@ use super::group::AlibabaGroup;
 use crate::consistency::Level;
 use crate::manifest::{DiskRecord, HookRecord, Manifest, MetadataValue};
 use crate::provider::ProviderError;
+
+/// What a verification of a copy found; on the members.
+const VERIFIED: &str = "Verified";
 
 /// The id of the run; on the group, and on each member.
 pub(super) const RUN: &str = "stillpoint-run-id";
@@ -108,6 +112,21 @@ fn unique(tags: Vec<Tag>) -> Vec<Tag> {
     }
     unique.truncate(MOST);
     unique
+}
+
+/// Tags the members with what a verification found; they are tagged `AppConsistent` already.
+pub(super) async fn tag_verified(
+    ecs: &EcsClient,
+    manifest: &Manifest,
+) -> Result<(), ProviderError> {
+    let Some(verified) = &manifest.verified else { return Ok(()) };
+    let members = manifest.disks.iter().filter_map(|disk| disk.member.as_ref());
+    let members: Vec<String> = members.map(|member| member.snapshot.clone()).collect();
+    let tag = verified.tag();
+    let (key, verdict) = tag.split_once(':').unwrap_or((VERIFIED, &tag));
+    let deadline = Instant::now() + TAGGING;
+    let tagged = ecs.tag_snapshots(&members, &[Tag::new(key, verdict)], deadline).await;
+    tagged.map_err(ecs_error)
 }
 
 impl AlibabaGroup {

@@ -53,7 +53,7 @@ fn usable(store: &Store, id: &str) -> Result<StoredGroup, ProviderError> {
 pub(super) fn attach_passing(store: &Store, id: &str) -> Result<PassingCopies, ProviderError> {
     let group = usable(store, id)?;
     let _locks = group.lock()?;
-    let mut passing = PassingCopies { copies: Vec::new(), held: Vec::new() };
+    let mut passing = PassingCopies { copies: Vec::new(), held: Vec::new(), lock: None };
     for member in group.record.iter().flat_map(|record| &record.members) {
         let clone = group.clone_of(member);
         // Not in the group's own folder: a group that is looked at can be restored and deleted.

@@ -44,10 +44,10 @@ pub(super) fn admit(world: &mut World, parameters: &Parameters) -> Result<Admiss
         Some(known) if known.meaning != meaning => {
             Err(ApiError::documented("IdempotentParameterMismatch"))
         }
-        Some(ClientToken { group: Some(group), .. }) => Ok(Admission::Repeated(group.clone())),
+        Some(ClientToken { made: Some(group), .. }) => Ok(Admission::Repeated(group.clone())),
         Some(_) => Err(ApiError::documented("LastTokenProcessing")),
         None => {
-            world.client_tokens.insert(token.clone(), ClientToken { meaning, group: None });
+            world.client_tokens.insert(token.clone(), ClientToken { meaning, made: None });
             Ok(Admission::New(order))
         }
     }
@@ -60,7 +60,7 @@ pub(super) fn take_effect(world: &mut World, order: &Order) -> Result<String, Ap
         match &made {
             Ok(group) => {
                 if let Some(known) = world.client_tokens.get_mut(token) {
-                    known.group = Some(group.clone());
+                    known.made = Some(group.clone());
                 }
             }
             Err(_) => drop(world.client_tokens.remove(token)),
@@ -98,7 +98,7 @@ fn read(parameters: &Parameters) -> Result<Order, ApiError> {
 }
 
 /// 2 to 128 characters; a letter first; then letters, digits, `.`, `_`, `-`, `:`.
-fn check_name(name: &str) -> Result<(), ApiError> {
+pub(super) fn check_name(name: &str) -> Result<(), ApiError> {
     let length = name.chars().count();
     let letter_first = name.chars().next().is_some_and(char::is_alphabetic);
     let allowed = |sign: char| sign.is_alphanumeric() || "._-:".contains(sign);
@@ -111,7 +111,7 @@ fn check_name(name: &str) -> Result<(), ApiError> {
 }
 
 /// 2 to 256 characters, and no link at its start.
-fn check_description(description: &str) -> Result<(), ApiError> {
+pub(super) fn check_description(description: &str) -> Result<(), ApiError> {
     let link = description.starts_with("http://") || description.starts_with("https://");
     if description.is_empty() || (!link && (2..=256).contains(&description.chars().count())) {
         return Ok(());
@@ -210,6 +210,6 @@ fn make(world: &mut World, order: &Order, disks: Vec<Disk>) -> String {
     id
 }
 
-fn short_id() -> String {
+pub(super) fn short_id() -> String {
     Uuid::new_v4().simple().to_string().chars().take(17).collect()
 }

@@ -4,11 +4,11 @@ use serde_json::{Value, json};
 
 use crate::api::error::ApiError;
 use crate::api::parameters::Parameters;
-use crate::api::{has_tags, page, tag_key_value};
+use crate::api::{disk_life, has_tags, page, tag_key_value};
 use crate::scenario::{Disk, Scenario};
 use crate::world::World;
 
-pub(super) fn describe(world: &World, parameters: &Parameters) -> Result<Value, ApiError> {
+pub(super) fn describe(world: &mut World, parameters: &Parameters) -> Result<Value, ApiError> {
     parameters.ignore(&[
         "AdditionalAttributes",
         "AutoSnapshotPolicyId",
@@ -26,8 +26,9 @@ pub(super) fn describe(world: &World, parameters: &Parameters) -> Result<Value, 
         "Portable",
         "SnapshotId",
     ]);
-    let scenario = &world.scenario;
     let ids = parameters.json_list("DiskIds", 100)?;
+    let hidden = disk_life::look(world, ids.as_deref());
+    let scenario = &world.scenario;
     let tags = parameters.tags()?;
     let text = |name| parameters.optional(name).filter(|value| *value != "all");
     let (instance, category, kind) = (text("InstanceId"), text("Category"), text("DiskType"));
@@ -35,14 +36,15 @@ pub(super) fn describe(world: &World, parameters: &Parameters) -> Result<Value, 
     let (name, multi_attach) = (text("DiskName"), text("MultiAttach"));
     let same = |wanted: Option<&str>, value: &str| wanted.is_none_or(|wanted| wanted == value);
     let found = scenario.disks.iter().filter(|disk| {
-        ids.as_ref().is_none_or(|ids| ids.contains(&disk.id))
+        !hidden.contains(&disk.id)
+            && ids.as_ref().is_none_or(|ids| ids.contains(&disk.id))
             && same(instance, attached_to(disk, scenario))
             && same(category, &disk.category)
             && same(kind, &disk.kind)
             && same(status, &disk.status)
             && same(level, disk.performance_level.as_deref().unwrap_or_default())
             && same(zone, &scenario.instance.zone)
-            && same(name, "")
+            && same(name, &disk.name)
             && same(multi_attach, multi_attach_of(disk))
             && has_tags(&disk.tags, &tags)
     });
@@ -73,6 +75,7 @@ fn entry(disk: &Disk, scenario: &Scenario) -> Value {
         "Device": disk.device,
         "AttachedTime": "2026-11-01T08:00:00Z",
     });
+    let attachments = if instance.is_empty() { Vec::new() } else { vec![attachment] };
     let locks: Vec<Value> =
         disk.operation_lock.iter().map(|reason| json!({ "LockReason": reason })).collect();
     // A disk of several instances names none; only its attachments do.
@@ -80,7 +83,7 @@ fn entry(disk: &Disk, scenario: &Scenario) -> Value {
         if disk.multi_attach { ("", "") } else { (instance, disk.device.as_str()) };
     json!({
         "DiskId": disk.id,
-        "DiskName": "",
+        "DiskName": disk.name,
         "SerialNumber": disk.serial.as_deref().unwrap_or_default(),
         "Description": "",
         "RegionId": scenario.region,
@@ -93,19 +96,20 @@ fn entry(disk: &Disk, scenario: &Scenario) -> Value {
         "InstanceId": instance,
         "Device": device,
         "MultiAttach": multi_attach_of(disk),
-        "Attachments": { "Attachment": [attachment] },
+        "Attachments": { "Attachment": attachments },
         "MountInstances": { "MountInstance": [] },
         "OperationLocks": { "OperationLock": locks },
         "AttachedTime": "2026-11-01T08:00:00Z",
         "CreationTime": "2026-11-01T08:00:00Z",
         "DeleteAutoSnapshot": false,
-        "DeleteWithInstance": false,
+        "DeleteWithInstance": disk.delete_with_instance,
         "DiskChargeType": "PostPaid",
         "EnableAutoSnapshot": true,
         "Encrypted": false,
         "KMSKeyId": "",
         "Portable": true,
         "ResourceGroupId": "",
+        "SourceSnapshotId": disk.source_snapshot.as_deref().unwrap_or_default(),
         "BdfId": "",
         "Tags": tag_key_value(&disk.tags),
     })

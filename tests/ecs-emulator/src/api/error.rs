@@ -138,6 +138,17 @@ const KNOWN: &[(&str, u16, &str)] = &[
         403,
         "The disk type does not support the operation: a disk with multi-attach enabled.",
     ),
+    ("InvalidSnapshotId.NotFound", 404, "The specified SnapshotId does not exist."),
+    ("InvalidZoneId.NotFound", 404, "The specified zone does not exists."),
+    ("InvalidSnapshot.NotReady", 403, "The specified snapshot creation is not completed yet."),
+    ("InvalidDiskName.Malformed", 400, "The specified disk name is wrongly formed."),
+    ("InvalidDiskCategory.NotSupported", 403, "The specified disk category is not supported."),
+    (
+        "InstanceDiskLimitExceeded",
+        403,
+        "The amount of the disk on instance in question reach its limits.",
+    ),
+    ("DependencyViolation", 403, "The specified disk has not been attached on the instance."),
     ("DiskId.ValueNotSupported", 400, "The specified parameter DiskId is not supported."),
     (
         "IncorrectInstanceStatus",

@@ -2,6 +2,7 @@
 //! error of the service.
 
 mod create;
+mod disk_life;
 mod disks;
 pub(crate) mod error;
 mod groups;
@@ -11,6 +12,7 @@ mod snapshots;
 mod tags;
 
 pub(crate) use create::{Admission, Order};
+pub(crate) use disk_life::{attach, attached, detach};
 
 use serde_json::Value;
 
@@ -24,11 +26,15 @@ pub(crate) const VERSION: &str = "2014-05-26";
 
 /// Everything that can be called.
 pub(crate) const ACTIONS: &[&str] = &[
+    "AttachDisk",
+    "CreateDisk",
     "CreateSnapshotGroup",
+    "DeleteDisk",
     "DeleteSnapshotGroup",
     "DescribeDisks",
     "DescribeSnapshotGroups",
     "DescribeSnapshots",
+    "DetachDisk",
     "TagResources",
     "UntagResources",
 ];
@@ -42,7 +48,11 @@ pub(crate) fn admit(
     action: &str,
     parameters: &Parameters,
 ) -> Result<Option<Admission>, ApiError> {
-    check_region(world, parameters)?;
+    // What names a disk needs no region; older SDKs send one all the same.
+    let of_one_disk = ["AttachDisk", "DetachDisk", "DeleteDisk"].contains(&action);
+    if !of_one_disk || parameters.optional("RegionId").is_some() {
+        check_region(world, parameters)?;
+    }
     if action == "CreateSnapshotGroup" {
         return create::admit(world, parameters).map(Some);
     }
@@ -59,6 +69,8 @@ pub(crate) fn perform(
     parameters: &Parameters,
 ) -> Result<Value, ApiError> {
     match action {
+        "CreateDisk" => disk_life::create(world, parameters),
+        "DeleteDisk" => disk_life::delete(world, parameters),
         "DescribeDisks" => disks::describe(world, parameters),
         "DescribeSnapshotGroups" => groups::describe(world, parameters),
         "DeleteSnapshotGroup" => groups::delete(world, parameters),
