@@ -20,7 +20,7 @@ use stillpoint_tests::lab::{FsType, Lab, attach};
 use stillpoint_tests::leftovers::cgroups;
 use stillpoint_tests::rig::{CLIENTS, PATIENCE, Rig};
 use stillpoint_tests::servers::machine::wait_for_all;
-use stillpoint_tests::servers::postgresql::{parse_lsn, program};
+use stillpoint_tests::servers::postgresql::{connect, parse_lsn, program};
 use stillpoint_tests::servers::{Kind, Machine};
 use stillpoint_tests::stillpoint::Stillpoint;
 use tokio::sync::watch;
@@ -125,6 +125,30 @@ async fn a_log_that_ends_in_the_middle_of_a_record_is_as_long_as_the_manifest_sa
     let positions = &database(&verdict, "postgresql")?["positions"];
     let lsn = list(positions).iter().find(|it| it["name"] == "lsn");
     ensure!(lsn.is_some_and(|it| it["agrees"] == true), "{verdict:#}");
+    machine.stillpoint.delete(&group)?;
+    machine.finish()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_index_that_lacks_a_row_is_found_and_named() -> Result<()> {
+    let machine = Machine::new(&[Kind::PostgreSql], LONGEST)?;
+    let sockets = machine.lab.scratch("postgresql-live")?.join("sockets");
+    // Every page is whole, and has its checksum: a row was put in while the index was not looked after.
+    for statements in [
+        "CREATE TABLE orders (id int); CREATE INDEX by_id ON orders (id); INSERT INTO orders SELECT \
+         generate_series(1, 1000)",
+        "UPDATE pg_index SET indisready = false WHERE indexrelid = 'by_id'::regclass",
+        "INSERT INTO orders VALUES (1001)",
+        "UPDATE pg_index SET indisready = true WHERE indexrelid = 'by_id'::regclass",
+    ] {
+        connect(&sockets).await?.batch_execute(statements).await?;
+    }
+    let taken = tokio::task::block_in_place(|| machine.stillpoint.snapshot("lacks", &[]))?;
+    let group = taken.succeeded()?.manifest()?.group()?.to_owned();
+    let verdict =
+        tokio::task::block_in_place(|| verified(&machine.stillpoint, &group, &[], DAMAGED))?;
+    let details = details(&verdict);
+    ensure!(details.contains("by_id") && list(&verdict["findings"]).len() == 1, "{verdict:#}");
     machine.stillpoint.delete(&group)?;
     machine.finish()
 }

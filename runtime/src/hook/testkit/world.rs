@@ -205,14 +205,13 @@ impl World {
         let good = reply.is_good();
         let taped = &mut inner.tape[ticket.at];
         (taped.reply, taped.took) = (Some(reply), ticket.began.elapsed());
-        let taped = taped.clone();
         if let (true, Some(deed)) = (good, taped.deed()) {
             let params: &[_] = match &taped.what {
                 What::Run { params, .. } => params,
                 _ => &[],
             };
             let meaning = self.holds.meaning_of(&deed, params);
-            inner.account(&self.holds, meaning, &taped);
+            inner.account(&self.holds, meaning, ticket.at);
         }
     }
 
@@ -355,7 +354,8 @@ impl Inner {
         self.held.retain(|held| held.lives_in == LivesIn::Server || held.session != Some(session));
     }
 
-    fn account(&mut self, holds: &Holds, meaning: Meaning, taped: &Taped) {
+    fn account(&mut self, holds: &Holds, meaning: Meaning, at: usize) {
+        let taped = &self.tape[at];
         match meaning {
             Meaning::Takes(rule) => self.held.push(Held {
                 rule,
@@ -365,8 +365,9 @@ impl Inner {
                 phase: taped.phase,
             }),
             Meaning::Gives(rules) => {
+                let session = taped.session;
                 let gives = |held: &mut Held| {
-                    let same = held.lives_in == LivesIn::Server || held.session == taped.session;
+                    let same = held.lives_in == LivesIn::Server || held.session == session;
                     same && rules.contains(&held.rule)
                 };
                 self.given.extend(self.held.extract_if(.., gives));

@@ -1,5 +1,6 @@
 //! PostgreSQL: started for a superuser on a socket that only the sandbox sees; what it holds is read
-//! by `pg_amcheck` where the extension is there, and by `pg_checksums` where the cluster has checksums.
+//! row by row, its indexes by the extension `amcheck` where the server has it, and its pages by
+//! `pg_checksums` where the cluster has checksums.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, PermissionsExt};
@@ -198,6 +199,7 @@ async fn ask(
     for name in names.iter().map(|row| row.get::<_, String>(0)) {
         let client = connect(socket, &name, "postgres").await?;
         read_tables(&client, look, &name).await?;
+        check_indexes(&client, look, &name).await?;
     }
     let client = connect(socket, "postgres", "postgres").await?;
     for query in &database.found.queries {
@@ -248,6 +250,46 @@ async fn read_tables(
             }
         }
         look.check.tables_checked += 1;
+    }
+    Ok(())
+}
+
+/// Whether each B-tree index is in order and has every row of its table, by the server's own extension.
+/// It may be put into this database: it is a copy, and goes.
+async fn check_indexes(
+    client: &Client,
+    look: &mut Look,
+    name: &str,
+) -> Result<(), tokio_postgres::Error> {
+    const INSTALL: &str =
+        "CREATE SCHEMA stillpoint_verify; CREATE EXTENSION amcheck SCHEMA stillpoint_verify";
+    const WHERE: &str = "SELECT format('%I', n.nspname) FROM pg_extension e \
+         JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'amcheck'";
+    const INDEXES: &str = "SELECT c.oid, format('%I.%I', n.nspname, c.relname) FROM pg_index i \
+         JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
+         JOIN pg_am a ON a.oid = c.relam WHERE a.amname = 'btree' AND c.relkind = 'i' \
+         AND c.relpersistence = 'p' AND i.indisvalid AND i.indisready ORDER BY 2";
+    if client.query_opt(WHERE, &[]).await?.is_none()
+        && let Err(error) = client.batch_execute(INSTALL).await
+    {
+        let why = error.as_db_error().map_or_else(|| error.to_string(), ToString::to_string);
+        let subject = &look.subject;
+        tell(&Event::NotChecked(format!("{subject}: the indexes of {name}, because {why}")));
+        return Ok(());
+    }
+    let schema: String = client.query_one(WHERE, &[]).await?.get(0);
+    let check = format!("SELECT {schema}.bt_index_check($1::oid::regclass, true)");
+    let check = client.prepare(&check).await?;
+    for row in client.query(INDEXES, &[]).await? {
+        let (oid, index): (u32, String) = (row.get(0), row.get(1));
+        tell(&Event::Doing(format!("checking index {index} of {name}")));
+        if let Err(error) = client.query(&check, &[&oid]).await {
+            let text = error.as_db_error().map_or_else(|| error.to_string(), ToString::to_string);
+            look.found(Code::Table, format!("index {index} of {name}: {text}"));
+            if client.is_closed() {
+                return Err(error);
+            }
+        }
     }
     Ok(())
 }
