@@ -14,7 +14,7 @@ use stillpoint::paths::Paths;
 use stillpoint_tests::example_hooks::{SCRIPTING, built, project};
 use stillpoint_tests::hook_tools::{COMPILED, Tools};
 use stillpoint_tests::stats::{Durations, millis};
-use stillpoint_tests::stillpoint::binary;
+use stillpoint_tests::stillpoint::{binary, workspace};
 
 use crate::Rounds;
 use crate::report::Report;
@@ -42,7 +42,7 @@ struct Example {
 pub async fn measure(rounds: Rounds, report: &mut Report) -> Result<()> {
     let scratch = tempfile::tempdir()?;
     let mut table = String::from(
-        "| language | component | installation ms | loading ms | first cycle ms | cycle ms: median | p99 | max | n |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|\n",
+        "| language | commands, on a fresh machine | component | installation ms | loading ms | first cycle ms | cycle ms: median | p99 | max | n |\n|---|---|--:|--:|--:|--:|--:|--:|--:|--:|\n",
     );
     for example in tokio::task::block_in_place(|| examples(scratch.path()))? {
         let Example { language, limit, .. } = example;
@@ -58,7 +58,8 @@ pub async fn measure(rounds: Rounds, report: &mut Report) -> Result<()> {
         let bytes = std::fs::metadata(&example.component)?.len();
         let _ = writeln!(
             table,
-            "| {language} | {:.1} KB | {:.0} | {:.2} | {:.3} | {:.3} | {:.3} | {:.3} | {} |",
+            "| {language} | {} | {:.1} KB | {:.0} | {:.2} | {:.3} | {:.3} | {:.3} | {:.3} | {} |",
+            commands(language)?,
             bytes as f64 / 1e3,
             millis(installations.median()),
             millis(loading.median()),
@@ -71,6 +72,24 @@ pub async fn measure(rounds: Rounds, report: &mut Report) -> Result<()> {
     }
     report.note(format!("## {SECTION}\n\n{table}\n{MEANING}"));
     Ok(())
+}
+
+/// What a user types, from nothing to the component: as the README of a new project says it, first thing.
+fn commands(language: &str) -> Result<String> {
+    let readme = workspace().join("templates").join(language).join("README.md");
+    let text = std::fs::read_to_string(readme)?;
+    let (_, block) = text.split_once("```sh\n").context("no commands in the README")?;
+    let begin = format!("stillpoint hook new NAME --lang {language} && cd NAME");
+    let mut commands = vec![begin.as_str()];
+    for line in block.lines() {
+        let command = line.split("   ").next().unwrap_or(line).trim();
+        commands.push(command);
+        if command == "stillpoint hook build" {
+            break;
+        }
+    }
+    let commands: Vec<String> = commands.iter().map(|command| format!("`{command}`")).collect();
+    Ok(commands.join("<br>"))
 }
 
 /// As a user makes them: begun with `hook new`, built with `hook build`.
