@@ -2,21 +2,21 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+#[path = "common/cloud.rs"]
+mod cloud;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cloud::{RUN, manifest};
 use ecs_emulator::{ConnectionFault, Disk, Emulator, Fault, GroupStatus, Outcome, Role, Scenario};
 use stillpoint::consistency::{Level, Reason, ReasonCode};
 use stillpoint::exit_code::ExitCode;
-use stillpoint::manifest::{
-    DiskRecord, HookRecord, Manifest, MetadataEntry, MetadataValue, SCHEMA_VERSION,
-};
+use stillpoint::manifest::{HookRecord, MetadataEntry, MetadataValue};
 use stillpoint::provider::alibaba::{AlibabaProvider, AlibabaSettings, PointInTime, WaitFor};
-use stillpoint::provider::{GroupRequest, Member, PreparedGroup, Provider, ProviderError};
+use stillpoint::provider::{GroupRequest, PreparedGroup, Provider, ProviderError};
 use stillpoint::time::Deadline;
-
-const RUN: &str = "8d6b1a52-0a35-4c39-9f0e-7e2d7e1f4f10";
 
 /// An instance with two disks, and a place for its manifests.
 struct Lab {
@@ -85,36 +85,6 @@ fn plenty() -> Deadline {
 
 fn window(milliseconds: u64) -> Deadline {
     Deadline::after(Duration::from_millis(milliseconds))
-}
-
-fn manifest(group: &str, level: Level, members: &[Member]) -> Manifest {
-    let disks = members.iter().map(|member| DiskRecord {
-        id: member.disk.clone(),
-        node: format!("/dev/{}", member.disk).into(),
-        level,
-        member: Some(member.clone()),
-    });
-    Manifest {
-        schema_version: SCHEMA_VERSION,
-        stillpoint: "0.1.0".into(),
-        run_id: RUN.into(),
-        name: "LinuxApp1".into(),
-        description: String::new(),
-        started: "2026-11-20T09:30:00Z".into(),
-        provider: "alibaba".into(),
-        group: group.into(),
-        level,
-        reasons: Vec::new(),
-        disks: disks.collect(),
-        file_systems: Vec::new(),
-        skipped: Vec::new(),
-        hooks: Vec::new(),
-        steps: Vec::new(),
-        timings: Default::default(),
-        output_dropped_bytes: 0,
-        warnings: Vec::new(),
-        verified: None,
-    }
 }
 
 #[tokio::test]

@@ -3,20 +3,22 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+#[path = "common/cloud.rs"]
+mod cloud;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use cloud::{RUN, manifest};
 use ecs_emulator::{Attaching, Disk, Emulator, Fault, Scenario, Tag};
 use stillpoint::consistency::Level;
 use stillpoint::exit_code::ExitCode;
-use stillpoint::manifest::{DiskRecord, Manifest, SCHEMA_VERSION};
 use stillpoint::provider::alibaba::{AlibabaProvider, AlibabaSettings};
-use stillpoint::provider::{GroupRequest, Member, Provider};
+use stillpoint::provider::{GroupRequest, Provider};
 use stillpoint::time::Deadline;
 
-const RUN: &str = "8d6b1a52-0a35-4c39-9f0e-7e2d7e1f4f10";
 const INSTANCE: &str = "i-bp1emulator0000001";
 
 /// An instance with a data disk and a `/sys` of its own, and a group of that disk.
@@ -71,7 +73,7 @@ impl Lab {
         let mut group = provider.prepare(request, plenty()).await.unwrap();
         let id = group.create(plenty()).await.unwrap().id;
         let members = group.settle(plenty()).await.unwrap();
-        group.record(&manifest(&id, &members)).await.unwrap();
+        group.record(&manifest(&id, Level::FileSystem, &members)).await.unwrap();
         id
     }
 
@@ -109,36 +111,6 @@ fn plug(sys: &Path, name: &str, number: &str, serial: &str) {
     fs::create_dir_all(&block).unwrap();
     for (file, text) in [("serial", serial), ("size", "83886080"), ("dev", number)] {
         fs::write(block.join(file), text).unwrap();
-    }
-}
-
-fn manifest(group: &str, members: &[Member]) -> Manifest {
-    let disks = members.iter().map(|member| DiskRecord {
-        id: member.disk.clone(),
-        node: "/dev/stillpoint-test-a".into(),
-        level: Level::FileSystem,
-        member: Some(member.clone()),
-    });
-    Manifest {
-        schema_version: SCHEMA_VERSION,
-        stillpoint: "0.1.0".into(),
-        run_id: RUN.into(),
-        name: "LinuxApp1".into(),
-        description: String::new(),
-        started: "2026-11-20T09:30:00Z".into(),
-        provider: "alibaba".into(),
-        group: group.into(),
-        level: Level::FileSystem,
-        reasons: Vec::new(),
-        disks: disks.collect(),
-        file_systems: Vec::new(),
-        skipped: Vec::new(),
-        hooks: Vec::new(),
-        steps: Vec::new(),
-        timings: Default::default(),
-        output_dropped_bytes: 0,
-        warnings: Vec::new(),
-        verified: None,
     }
 }
 

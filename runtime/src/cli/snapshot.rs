@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use stillpoint::config::Config;
 use stillpoint::exit_code::ExitCode;
-use stillpoint::hook::{CancelSource, RunContext};
+use stillpoint::hook::{CancelSource, CancelToken, RunContext};
 use stillpoint::output::human;
 use stillpoint::output::json::RunDocument;
 use stillpoint::paths::Paths;
@@ -57,9 +57,7 @@ async fn verify_now(
     report: &mut Report,
 ) -> Result<Verification, CommandError> {
     let mut request = verify::request(config, paths, &report.manifest.group)?;
-    let canceller = Arc::new(CancelSource::new());
-    request.stop = canceller.token();
-    stop_on_signals(canceller)?;
+    request.stop = stop_on_signals()?;
     let verified = verification::verify(&request).await.map_err(verify::verify_error);
     match &verified {
         Ok(verification) => report.manifest.verified = Some(verification.clone()),
@@ -88,7 +86,6 @@ pub async fn request(
     args: &Snapshot,
     choice: HookChoice,
 ) -> Result<Request, CommandError> {
-    let canceller = Arc::new(CancelSource::new());
     let mut request = Request::new(&args.name, setup::provider(config, paths)?);
     request.description.clone_from(&args.description);
     request.scope = setup::scope(config, &args.scope);
@@ -99,8 +96,7 @@ pub async fn request(
     request.paths = paths.clone();
     request.run_dir = paths.run();
     request.scripts = hooks::script_settings(config);
-    request.context = RunContext::new(request.context.run_id, false, canceller.token());
-    stop_on_signals(canceller)?;
+    request.context = RunContext::new(request.context.run_id, false, stop_on_signals()?);
     if !request.begin().await {
         return Ok(request);
     }
@@ -112,8 +108,9 @@ pub async fn request(
 
 /// SIGINT, SIGTERM and SIGHUP ask a run, or a verification, to stop; it undoes what it did and ends by
 /// itself.
-pub(super) fn stop_on_signals(canceller: Arc<CancelSource>) -> Result<(), CommandError> {
+pub(super) fn stop_on_signals() -> Result<CancelToken, CommandError> {
     use tokio::signal::unix::{SignalKind, signal};
+    let canceller = Arc::new(CancelSource::new());
     for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
         let mut signals =
             signal(kind).map_err(|error| CommandError::new(ExitCode::Unknown, error))?;
@@ -124,7 +121,7 @@ pub(super) fn stop_on_signals(canceller: Arc<CancelSource>) -> Result<(), Comman
             }
         });
     }
-    Ok(())
+    Ok(canceller.token())
 }
 
 fn tell(global: &Global, result: &Result<Report, Failure>, record: &RunRecord) -> ExitCode {

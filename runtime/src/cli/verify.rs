@@ -1,9 +1,7 @@
 //! `stillpoint verify`.
 
-use std::sync::Arc;
-
 use stillpoint::config::Config;
-use stillpoint::hook::{CancelSource, CancelToken};
+use stillpoint::hook::CancelToken;
 use stillpoint::output::verified;
 use stillpoint::paths::Paths;
 use stillpoint::verify::{self, Request, Verification, VerifyError};
@@ -20,9 +18,7 @@ pub fn run(global: &Global, paths: &Paths, args: &Verify) -> Outcome {
     request.config.deadline = args.deadline.unwrap_or(request.config.deadline);
     request.config.memory_bytes = args.memory.map_or(request.config.memory_bytes, |mib| mib << 20);
     let verified = setup::block_on(async {
-        let canceller = Arc::new(CancelSource::new());
-        request.stop = canceller.token();
-        stop_on_signals(canceller)?;
+        request.stop = stop_on_signals()?;
         verify::verify(&request).await.map_err(verify_error)
     })?;
     let verification = verified?;

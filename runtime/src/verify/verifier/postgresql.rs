@@ -56,8 +56,7 @@ pub(super) fn verify(bench: &Bench<'_>, database: &Database, look: &mut Look) ->
     }
     let asked = bench.runtime.block_on(ask(database, look, &scratch));
     if let Err(error) = asked {
-        let text = error.as_db_error().map_or_else(|| error.to_string(), ToString::to_string);
-        look.found(Code::ServerError, text);
+        look.found(Code::ServerError, in_words(&error));
     }
     let whole = StartLog::parse(&server.log());
     for line in whole.corruption.iter().take(MOST_LINES) {
@@ -204,10 +203,8 @@ async fn ask(
     let client = connect(socket, "postgres", "postgres").await?;
     for query in &database.found.queries {
         let answer = client.simple_query(&query.text).await;
-        let text = |error: tokio_postgres::Error| {
-            error.as_db_error().map_or_else(|| error.to_string(), ToString::to_string)
-        };
-        look.query(query, answer.map(|rows| first_column(&rows)).map_err(text));
+        let answer = answer.map(|rows| first_column(&rows));
+        look.query(query, answer.map_err(|error| in_words(&error)));
     }
     Ok(())
 }
@@ -220,6 +217,22 @@ async fn end_of_recovery(client: &Client) -> Result<Option<u64>, tokio_postgres:
         "SELECT redo_lsn::text FROM pg_control_checkpoint() WHERE NOT pg_is_in_recovery()";
     let row = client.query_opt(END, &[]).await?;
     Ok(row.and_then(|row| parse_lsn(&row.get::<_, String>(0))))
+}
+
+/// What the server said, if it was the server.
+fn in_words(error: &tokio_postgres::Error) -> String {
+    error.as_db_error().map_or_else(|| error.to_string(), ToString::to_string)
+}
+
+/// A table or an index that cannot be read, or is not right. An error if the server is gone with it.
+fn found_in(
+    look: &mut Look,
+    what: &str,
+    client: &Client,
+    error: tokio_postgres::Error,
+) -> Result<(), tokio_postgres::Error> {
+    look.found(Code::Table, format!("{what}: {}", in_words(&error)));
+    if client.is_closed() { Err(error) } else { Ok(()) }
 }
 
 fn first_column(rows: &[SimpleQueryMessage]) -> Option<String> {
@@ -243,11 +256,7 @@ async fn read_tables(
         tell(&Event::Doing(format!("reading {table} of {name}")));
         let read = format!("SELECT count(*), sum(length(t::text)) FROM {table} t");
         if let Err(error) = client.simple_query(&read).await {
-            let text = error.as_db_error().map_or_else(|| error.to_string(), ToString::to_string);
-            look.found(Code::Table, format!("table {table} of {name}: {text}"));
-            if client.is_closed() {
-                return Err(error);
-            }
+            found_in(look, &format!("table {table} of {name}"), client, error)?;
         }
         look.check.tables_checked += 1;
     }
@@ -272,8 +281,7 @@ async fn check_indexes(
     if client.query_opt(WHERE, &[]).await?.is_none()
         && let Err(error) = client.batch_execute(INSTALL).await
     {
-        let why = error.as_db_error().map_or_else(|| error.to_string(), ToString::to_string);
-        let subject = &look.subject;
+        let (subject, why) = (&look.subject, in_words(&error));
         tell(&Event::NotChecked(format!("{subject}: the indexes of {name}, because {why}")));
         return Ok(());
     }
@@ -284,11 +292,7 @@ async fn check_indexes(
         let (oid, index): (u32, String) = (row.get(0), row.get(1));
         tell(&Event::Doing(format!("checking index {index} of {name}")));
         if let Err(error) = client.query(&check, &[&oid]).await {
-            let text = error.as_db_error().map_or_else(|| error.to_string(), ToString::to_string);
-            look.found(Code::Table, format!("index {index} of {name}: {text}"));
-            if client.is_closed() {
-                return Err(error);
-            }
+            found_in(look, &format!("index {index} of {name}"), client, error)?;
         }
     }
     Ok(())
